@@ -1,0 +1,1 @@
+"""monoglot: one small model that speaks one language about pictures, video, sound and text."""
