@@ -1,10 +1,10 @@
-"""Rows: JSONL in, checked `Sample`s out; the only place that knows how a row is written (docs/rows.md shows every field).
+"""Rows: JSONL in, checked `Sample`s out; the only place that knows how a row is written (see docs/rows.md).
 
     file -> (read_rows: line by line) -> dict -> (parse_row) -> Sample        check_rows: every problem of a file
     dicts -> (write_rows: atomic) -> file                                     sample_to_row: the way back
 
-Plain code on purpose: a row costs about ten microseconds, so that a file of millions opens at once. No media file is opened
-here, except the header of a picture whose box is given in pixels.
+Plain code on purpose: a row costs about ten microseconds. No media file is opened here, except the header of a picture
+whose box is given in pixels.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ TAR = "tar://"
 BOX_SLACK = 1e-6
 """A fraction may leave [0, 1] by this much (the rounding of a division) and is then clipped."""
 NEAR_MISS = 0.81
-"""`difflib` ratio from which an unknown key counts as misspelt: 'txt', 'imagee' do; 'image_id', 'mask', 'test' don't."""
+"""`difflib` ratio from which an unknown key counts as misspelt: 'txt', 'imagee' do; 'image_id', 'mask' don't."""
 
 
 # ---------------------------------------------------------------------------------------------------------------- read
@@ -92,11 +92,7 @@ def _walk(path: Any, known_tasks: Any, *, stop_at_first: bool) -> Iterator[tuple
             if sample is not None and isinstance(sample.id, str):
                 first = seen.setdefault(hash(sample.id), line)
                 if first != line:
-                    tell(
-                        "id",
-                        f"{sample.id!r} is also the id of line {first}",
-                        "expected ids that are unique in the file",
-                    )
+                    tell("id", f"{sample.id!r} is also the id of line {first}", "expected unique ids")
             yield sample, tell.found
 
 
@@ -295,10 +291,7 @@ def _media(
                 continue
             source = _place(path, base)
             if source is None:
-                fix = (
-                    "expected tar://shard.tar#member" if path.startswith(TAR) else "media are local files: download it"
-                )
-                tell(key, f"{path!r} cannot be read", fix)
+                tell(key, f"{path!r} cannot be read", "expected a local file or tar://shard.tar#member")
             elif key == "image":
                 found.append(Media(key, source))
             else:
@@ -364,7 +357,7 @@ def _box(row: Mapping[str, Any], tell: _Problems, media: tuple[Media, ...]) -> B
     if unit not in (None, "fraction", "pixel"):
         tell("box_unit", f"is {_kind(unit)}", "expected 'fraction' (what is meant without it) or 'pixel'")
         return None
-    limits, fix = "[0, 1]", 'expected fractions of the picture; for pixels add "box_unit": "pixel"'
+    limits, fix = "[0, 1]", 'pixel boxes are the usual cause: give fractions, or add "box_unit": "pixel"'
     if unit == "pixel":
         picture = next((item for item in media if item.modality == "image"), None)
         if picture is None:
@@ -377,18 +370,15 @@ def _box(row: Mapping[str, Any], tell: _Problems, media: tuple[Media, ...]) -> B
             return None
         x0, y0, x1, y1 = x0 / width, y0 / height, x1 / width, y1 / height
         limits, fix = f"the picture ({width} wide, {height} high)", "expected x0 y0 x1 y1 in pixels"
-    outside = min(x0, y0, x1, y1) < -BOX_SLACK or max(x0, y0, x1, y1) > 1 + BOX_SLACK
-    if outside and unit != "pixel" and max(x0, y0, x1, y1) > 1 + BOX_SLACK:
-        tell("box", f"{given} lies outside [0, 1]", f"pixel boxes are the usual cause: {fix}")
-    elif outside:
+    if min(x0, y0, x1, y1) < -BOX_SLACK or max(x0, y0, x1, y1) > 1 + BOX_SLACK:
         tell("box", f"{given} lies outside {limits}", fix)
-    elif x1 <= x0 or y1 <= y0:
+        return None
+    x0, y0, x1, y1 = (min(max(value, 0.0), 1.0) for value in (x0, y0, x1, y1))
+    if x1 <= x0 or y1 <= y0:
         axis = "x" if x1 <= x0 else "y"
-        order = "expected the corners x0 y0 x1 y1, not x y width height"
-        tell("box", f"{given} has {axis}1 <= {axis}0", order)
-    else:
-        return (max(x0, 0.0), max(y0, 0.0), min(x1, 1.0), min(y1, 1.0))
-    return None
+        tell("box", f"{given} has {axis}1 <= {axis}0", "expected the corners x0 y0 x1 y1, not x y width height")
+        return None
+    return (x0, y0, x1, y1)
 
 
 def picture_size(source: str) -> tuple[int, int]:
@@ -408,7 +398,7 @@ def picture_size(source: str) -> tuple[int, int]:
             return _shown_size(picture)
     except FileNotFoundError:
         raise MediaError.at(source, "", "no such file") from None
-    except (OSError, KeyError, AttributeError, ValueError, tarfile.TarError):
+    except Exception:  # PIL and tarfile raise many kinds for a broken file
         raise MediaError.at(source, "", "not a picture that can be read") from None
 
 
@@ -432,7 +422,7 @@ def _kind(value: Any) -> str:
     """A wrong value in words, short enough for a message.
 
     >>> _kind([1, 2]), _kind(""), _kind(-3), _kind(" "), _kind({})
-    ('a list: [1, 2]', 'an empty string', "-3", "the string ' '", 'an object')
+    ('a list: [1, 2]', 'an empty string', '-3', "the string ' '", 'an object')
     """
     if isinstance(value, str):
         return f"the string {_short(repr(value))}" if value else "an empty string"
@@ -580,7 +570,7 @@ def sample_to_row(sample: Sample, *, base: str | os.PathLike[str] | None = None)
             None keeps every path as it is.
 
     Raises:
-        InputError: media in memory, one modality in two places of the order, or two windows: a row has no way to say it.
+        InputError: what a row cannot say: media in memory, one modality in two places of the order, two windows.
     """
     where = sample.where or sample.id
     row: dict[str, Any] = {"id": sample.id, "task": sample.task}
