@@ -1,0 +1,107 @@
+"""Texts made comparable. Each metric family has its own customary way; they meet here.
+
+normalised      exact match: lower case, single spaces, no sentence-ending mark at the end
+words           word error rate: lower case, all punctuation dropped, split at spaces
+characters      character error rate: the same text, letter by letter
+caption_tokens  BLEU, ROUGE, CIDEr: the tokens that the COCO caption tool sees
+
+Everything starts from Unicode NFKC (full-width letters and decomposed accents become the plain ones) and lower case.
+Languages written without spaces are taken by character.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+UNSPACED = frozenset({"ja", "zh", "th"})
+"""Languages whose words are not set apart by spaces."""
+
+
+def is_unspaced(lang: str) -> bool:
+    """True for 'ja', 'ja-JP', 'zh_CN' ...
+
+    >>> is_unspaced("ja-JP"), is_unspaced("en")
+    (True, False)
+    """
+    return re.split("[-_]", lang.lower())[0] in UNSPACED
+
+
+def folded(text: str) -> str:
+    """NFKC and lower case."""
+    return (text if text.isascii() else unicodedata.normalize("NFKC", text)).lower()
+
+
+def normalised(text: str) -> str:
+    """Lower case, single spaces, without the marks that end a sentence.
+
+    >>> normalised("  The  red Cup. ")
+    'the red cup'
+    """
+    return " ".join(folded(text).split()).rstrip(" .,;:!?。、")
+
+
+def words(text: str, lang: str = "en") -> list[str]:
+    """Lower-case words without any punctuation (Unicode categories P*); characters for an unspaced language.
+
+    Punctuation vanishes rather than becoming a space ("well-known" is one word), as in the jiwer tool.
+
+    >>> words("Don't stop, well-known ICE!")
+    ['dont', 'stop', 'wellknown', 'ice']
+    >>> words("猫が、いる。", "ja")
+    ['猫', 'が', 'い', 'る']
+    """
+    bare = _without_punctuation(folded(text))
+    return list("".join(bare.split())) if is_unspaced(lang) else bare.split()
+
+
+def characters(text: str, lang: str = "en") -> list[str]:
+    """The characters of `words`, single spaces between words included (an unspaced language has none).
+
+    >>> characters("A b!")
+    ['a', ' ', 'b']
+    """
+    parts = words(text, lang)
+    return parts if is_unspaced(lang) else list(" ".join(parts))
+
+
+def caption_tokens(text: str, lang: str = "en") -> list[str]:
+    """Lower-case Penn-Treebank-like tokens without punctuation; characters for an unspaced language.
+
+    Clitics stand alone ("is n't", "man 's"), numbers, hyphenated words and abbreviations stay whole, signs such as $
+    and % are tokens. Follows what the PTBTokenizer step of the COCO caption tool yields for captions; that tool's rarer
+    rules (web addresses, smileys, currency renaming, brackets kept as "-lrb-") are left out.
+
+    >>> caption_tokens("A man's dog isn't on the well-known beach, at 5:30 p.m.!")
+    ['a', 'man', "'s", 'dog', 'is', "n't", 'on', 'the', 'well-known', 'beach', 'at', '5:30', 'p.m.']
+    """
+    if is_unspaced(lang):
+        return words(text, lang)
+    text = folded(text).translate(_PLAIN_QUOTES)
+    if "'" in text:
+        text = _CLITIC.sub(r" \1", text)
+    return _TOKEN.findall(_FUSED.sub(r"\1\3\5\7\9 \2\4\6\8\10", text))
+
+
+def _without_punctuation(text: str) -> str:
+    if text.isascii():
+        return text.translate(_NO_ASCII_PUNCTUATION)
+    return "".join(char for char in text if not unicodedata.category(char).startswith("P"))
+
+
+_NO_ASCII_PUNCTUATION = {code: None for code in range(128) if unicodedata.category(chr(code)).startswith("P")}
+_PLAIN_QUOTES = str.maketrans("‘’“”", "''\"\"")
+_CLITIC = re.compile(r"(?<=\w)(n't|'(?:s|m|d|re|ve|ll))\b")
+_FUSED = re.compile(r"(?<!\w)(?:(can)(not)|(gon|wan)(na)|(got)(ta)|(gim|lem)(me)|('t|y')(is|was|all))\b")
+_TOKEN = re.compile(
+    r"""
+      n't\b | (?<!\S)'(?:s|m|d|re|ve|ll)\b                                  # clitics, already set apart
+    | y'(?!\S) | (?<!\S)'t(?!\S) | (?<!\w)'(?:em|n|cause|\d0s)\b            # y' all, 't is, 'em, '80s
+    | (?:[a-z]\.){2,}                                                       # u.s., p.m.
+    | \b(?:mr|mrs|ms|dr|st|jr|sr|vs|etc|no|inc|co|ave|blvd)\.               # shortened words keep their point
+    | \bc(?:\+\+|\#)                                                        # c++, c#
+    | (?:(?<!\w)[-+](?=\d))?\w+(?:[-./&!]\w+|(?<!\d)'\w+|(?<=\d)[,:]\d+)*  # well-known at&t 1/2 1,000.50 5:30 50cm
+    | [$%&\#@*+=/<>|~^\\£€]                                                 # signs that carry meaning
+    """,
+    re.VERBOSE,
+)
