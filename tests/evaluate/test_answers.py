@@ -21,6 +21,8 @@ def test_exact_match_takes_any_reference():
     )
     assert scores.per_item.tolist() == [1, 0, 0, 1, 0]
     assert scores.value == 0.4
+    assert METRICS["exact_match"].score(["", "?"], ["?", "?"]).per_item.tolist() == [0, 1]
+    assert METRICS["vqa_accuracy"].score(["", "a"], ["A", "A"]).per_item.tolist() == [0, 1]
     assert METRICS["accuracy"].score(["Refund", "other"], ["refund", "delivery"]).value == 0.5
 
 
@@ -47,6 +49,7 @@ def test_exact_match_takes_any_reference():
         ("  a\tman\nand the dog ", "man and dog"),
         ("", ""),
         ("日本", "日本"),
+        ("A.", "a"),
     ],
 )
 def test_vqa_normalisation(answer, normal):

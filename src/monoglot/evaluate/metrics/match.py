@@ -30,7 +30,8 @@ def vqa_normalised(text: str) -> str:
     """An answer as the official VQA evaluation compares it.
 
     Punctuation goes (it joins what it touches if a space or a digit group is near, else it parts it), articles go,
-    number words up to ten become digits, contractions get their apostrophe back.
+    number words up to ten become digits, contractions get their apostrophe back. An answer of nothing but articles keeps
+    them (the official tool empties it), so that no answer is not the answer "A".
 
     >>> vqa_normalised("The two dogs, dont!"), vqa_normalised("black/white"), vqa_normalised("1,000")
     ("2 dogs don't", 'black white', '1000')
@@ -42,8 +43,9 @@ def vqa_normalised(text: str) -> str:
         if mark in text:
             bare = bare.replace(mark, "" if grouped or mark + " " in text or " " + mark in text else " ")
     bare = re.sub(r"\.(?!\d)", "", bare)
-    words = (_NUMBERS.get(word, word) for word in bare.split())
-    return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
+    words = [_NUMBERS.get(word, word) for word in bare.split()]
+    kept = [word for word in words if word not in _ARTICLES] or words
+    return " ".join(_CONTRACTIONS.get(word, word) for word in kept)
 
 
 def _missing_one_apostrophe(words: str) -> dict[str, str]:

@@ -33,12 +33,13 @@ def folded(text: str) -> str:
 
 
 def normalised(text: str) -> str:
-    """Lower case, single spaces, without the marks that end a sentence.
+    """Lower case, single spaces, without the marks that end a sentence (unless there is nothing else).
 
     >>> normalised("  The  red Cup. ")
     'the red cup'
     """
-    return " ".join(folded(text).split()).rstrip(" .,;:!?。、")
+    spaced = " ".join(folded(text).split())
+    return spaced.rstrip(" .,;:!?。、") or spaced
 
 
 def words(text: str, lang: str = "en") -> list[str]:
