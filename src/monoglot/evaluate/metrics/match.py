@@ -30,8 +30,8 @@ def vqa_normalised(text: str) -> str:
     """An answer as the official VQA evaluation compares it.
 
     Punctuation goes (it joins what it touches if a space or a digit group is near, else it parts it), articles go,
-    number words up to ten become digits, contractions get their apostrophe back. An answer of nothing but articles keeps
-    them (the official tool empties it), so that no answer is not the answer "A".
+    number words up to ten become digits, contractions get their apostrophe back. An answer of nothing but articles
+    keeps them (the official tool empties it), so that no answer is not the answer "A".
 
     >>> vqa_normalised("The two dogs, dont!"), vqa_normalised("black/white"), vqa_normalised("1,000")
     ("2 dogs don't", 'black white', '1000')
