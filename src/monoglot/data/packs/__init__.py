@@ -11,3 +11,6 @@ from monoglot.data.packs.fetch import MissingSource, Package
 __all__ = ["PACKS", "SPLITS", "MissingSource", "Pack", "PackWriter", "Package", "build"]
 
 # One line a pack; a pack that needs another one comes after it.
+from monoglot.data.packs import clips as clips
+from monoglot.data.packs import sprites as sprites
+from monoglot.data.packs import emoji as emoji  # noqa: E402, I001

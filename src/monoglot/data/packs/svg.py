@@ -38,7 +38,7 @@ def render(svg: str, size: int, *, fonts: bool = False) -> Image.Image:
             continue
         return _square(picture, size)
     if not failures:
-        raise InputError.at("svg", "renderer", "none is installed", "pip install 'monoglot[packs]' (it brings resvg-py)")
+        raise InputError.at("svg", "renderer", "none is installed", "pip install 'monoglot[packs]' (brings resvg-py)")
     raise MediaError.at("svg", "", f"cannot be drawn ({'; '.join(failures)})")
 
 

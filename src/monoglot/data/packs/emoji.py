@@ -1,0 +1,108 @@
+"""The pack `emoji`: the same things drawn by several hands, named in English and Japanese, alone and in small scenes.
+
+    styles (packages) -> join by code point -> Concept -> one picture a style -> rows about single pictures
+                                                       -> scenes of 2 to 6 stickers -> rows about places, numbers, order
+
+A style is never split. `noto` draws every test picture and nothing else; `streamline` draws every valid picture and
+nothing else; all others train. So a test asks whether a thing learnt from other drawings is known in an unseen hand.
+
+Other packs read `concepts.json` (see `read_concepts`) and `media/<style>/<hexcode>.png` (RGBA, 192 x 192).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from monoglot.data.packs.base import PACKS, Pack, PackWriter
+from monoglot.data.packs.emoji_concepts import (
+    SHAREALIKE,
+    STYLES,
+    Concept,
+    collect,
+    confusable,
+    picture_path,
+    read_concepts,
+    split_of,
+)
+from monoglot.data.packs.emoji_scenes import scene_rows
+from monoglot.data.packs.emoji_words import GROUPS, NOT_THINGS, is_plural, with_article
+from monoglot.rng import stream
+
+__all__ = ["STYLES", "Concept", "build_emoji", "read_concepts", "split_of"]
+
+
+def single_rows(writer: PackWriter, concepts: Sequence[Concept]) -> None:
+    """names_en, names_ja, kinds, yesno; and names_en_sharealike, the pictures of OpenMoji."""
+    related: dict[str, list[Concept]] = defaultdict(list)
+    for concept in concepts:
+        related[concept.subgroup].append(concept)
+    askable = [concept for concept in concepts if concept.name not in NOT_THINGS]
+    licences = {style.name: style.licence for style in STYLES}
+    for concept in concepts:
+        for style in concept.styles:
+            split = split_of(style)
+            image = f"media/{picture_path(style, concept.hexcode)}"
+            held = {"style": style, "concept": concept.hexcode, "licence": licences[style]}
+
+            def row(subset: str, task: str, text: str, targets: Sequence[str], lang: str = "en", **more: Any) -> None:
+                key = f"emoji/{subset}/{style}/{concept.hexcode}" + (f"/{more.pop('part')}" if "part" in more else "")  # noqa: B023
+                asked = {"id": key, "task": task, "image": image, "text": text, "lang": lang}  # noqa: B023
+                answer = {"target": targets[0]} | ({"targets": list(targets)} if len(targets) > 1 else {})
+                writer.add(subset, split, asked | answer | more | held)  # noqa: B023
+
+            if style == SHAREALIKE:
+                row("names_en_sharealike", "name", "", concept.names_en)
+                continue
+            row("names_en", "name", "", concept.names_en)
+            row("names_ja", "name", "", concept.names_ja, "ja")
+            row("kinds", "vqa", "what kind of thing is this?", [concept.kind], part="kind")
+            choices = list(GROUPS.values())
+            broad = "which broad group does this belong to?"
+            row("kinds", "vqa", broad, [GROUPS[concept.group]], part="group", choices=choices)
+            if concept.name in NOT_THINGS:
+                continue
+            rng = stream(writer.seed, "emoji", "yesno", style, concept.hexcode)
+            near = [c for c in related[concept.subgroup] if c in askable] if rng.random() < 0.5 else []
+            other = pick_other(concept, near, rng) or pick_other(concept, askable, rng)
+            row("yesno", "vqa", is_this(concept.name), ["yes"], part="yes", choices=["yes", "no"])
+            if other is not None:
+                row("yesno", "vqa", is_this(other.name), ["no"], part="no", choices=["yes", "no"], asked=other.hexcode)
+
+
+def pick_other(concept: Concept, among: Sequence[Concept], rng: np.random.Generator) -> Concept | None:
+    """One of `among` that nobody would take for `concept`; None if twenty draws find none."""
+    for _ in range(20 if among else 0):
+        other = among[int(rng.integers(len(among)))]
+        if not confusable(concept, other, careful=True):
+            return other
+    return None
+
+
+def is_this(name: str) -> str:
+    """The question.
+
+    >>> is_this("owl"), is_this("grapes")
+    ('is this an owl?', 'are these grapes?')
+    """
+    return f"{'are these' if is_plural(name) else 'is this'} {with_article(name)}?"
+
+
+def build_emoji(writer: PackWriter) -> None:
+    """Draw all concepts, then write the rows about single pictures, then scenes and the rows about them."""
+    concepts = collect(writer)
+    single_rows(writer, concepts)
+    scene_rows(writer, concepts)
+
+
+EMOJI = PACKS.add(
+    "emoji",
+    Pack(
+        name="emoji",
+        summary="things in 8 drawing styles: names (en, ja), kinds, yes or no; scenes to ground, count, order, caption",
+        build=build_emoji,
+    ),
+)
