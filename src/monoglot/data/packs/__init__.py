@@ -2,15 +2,13 @@
 
     fetch packages -> draw, cut, pair -> PackWriter: <subset>.<split>.jsonl + media/ + NOTICE.md + sources.json
 
-Each pack is one module that adds itself to `PACKS`; they are imported here, in plain sight.
+Each pack is one module that adds itself to `PACKS`; they are imported here, in plain sight: one line a pack.
 """
 
+from monoglot.data.packs import clips as clips
+from monoglot.data.packs import emoji as emoji
+from monoglot.data.packs import sprites as sprites
 from monoglot.data.packs.base import PACKS, SPLITS, Pack, PackWriter, build
 from monoglot.data.packs.fetch import MissingSource, Package
 
 __all__ = ["PACKS", "SPLITS", "MissingSource", "Pack", "PackWriter", "Package", "build"]
-
-# One line a pack; a pack that needs another one comes after it.
-from monoglot.data.packs import clips as clips
-from monoglot.data.packs import sprites as sprites
-from monoglot.data.packs import emoji as emoji  # noqa: E402, I001

@@ -374,7 +374,7 @@ def collect(writer: PackWriter) -> list[Concept]:
             writer.skip(f"style {style.name}", missing)
             continue
         writer.source(package)
-        note = f"{style.credit}. Changes: drawn to {SIZE} x {SIZE} pixels, and turned, scaled and put together into scenes."
+        note = f"{style.credit}. Changes: drawn to {SIZE} x {SIZE} pixels; turned, scaled, put together into scenes."
         if style.licence.startswith("CC"):
             note += f"\nThe licence: https://creativecommons.org/licenses/{style.licence[3:-4].lower()}/4.0/"
         writer.notice(f"Style `{style.name}`: {style.package} {style.version}", style.licence, note)
