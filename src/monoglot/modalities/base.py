@@ -1,0 +1,79 @@
+"""What a modality is: one file with a data side (`prepare`, used by data workers) and a model side (`encoder`).
+
+Neither side uses the other:
+
+Media -> prepare -> array -> (tokens: how much room it takes) -> Encoder -> one [L, C] tensor an item
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from monoglot.nouns import Media
+from monoglot.registry import Registry
+
+
+class Grid(NamedTuple):
+    """How the tokens of one media item lie in time and space; they are flattened in this order."""
+
+    frames: int
+    rows: int
+    cols: int
+
+    @property
+    def length(self) -> int:
+        return self.frames * self.rows * self.cols
+
+
+class Encoder(nn.Module):
+    """The model side of a modality.
+
+    `channels` is the width C of what comes out. `forward` takes a list of prepared items (tensors of any shapes that
+    `prepare` makes) and returns one float [L, C] tensor an item, in order, with L = `Modality.grid(item).length`; items
+    of equal shape run together, and no item changes another's output.
+    """
+
+    channels: int
+    shared: tuple[str, ...] = ()
+    """Names of parts that encoders of one kind have in common: a model that sees pictures and frames has one eye."""
+
+    def forward(self, items: list[Tensor]) -> list[Tensor]:
+        raise TypeError(f"{type(self).__name__} must define forward")
+
+
+@dataclass(frozen=True)
+class Modality:
+    """One kind of media, declared once, behaviour included.
+
+    `config` is the pydantic model of its settings. `prepare(media, config, variant)` reads one item into a compact
+    array; variant 0 is the plain reading, variant k > 0 the k-th augmented copy (same media and k: same result).
+    `grid(item, config)` says how many tokens it will be. `encoders` are the networks that a configuration can name,
+    each built from the config.
+    """
+
+    name: str
+    config: type
+    prepare: Callable[[Media, Any, int], np.ndarray]
+    grid: Callable[[np.ndarray | Tensor, Any], Grid]
+    encoders: Mapping[str, Callable[[Any], Encoder]]
+
+
+MODALITIES: Registry[Modality] = Registry("modality")
+
+
+def run_by_shape(run: Callable[[Tensor], Tensor], items: list[Tensor]) -> list[Tensor]:
+    """Stack items of equal shape, `run` each stack ([n, ...] -> [n, L, C]), give results back in the order of items."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, item in enumerate(items):
+        groups.setdefault(tuple(item.shape), []).append(index)
+    results: list[Tensor | None] = [None] * len(items)
+    for indices in groups.values():
+        for index, result in zip(indices, run(torch.stack([items[i] for i in indices]))):
+            results[index] = result
+    return [result for result in results if result is not None]
