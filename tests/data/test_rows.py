@@ -1,4 +1,4 @@
-"""Rows: the documented examples, one test of the exact message for each kind of mistake, then files and the way back."""
+"""Rows: the documented examples, the exact message for each kind of mistake, files, and the way back."""
 
 import io
 import json
