@@ -6,7 +6,9 @@ Each pack is one module that adds itself to `PACKS`; they are imported here, in 
 """
 
 from monoglot.data.packs import clips as clips
+from monoglot.data.packs import docstrings as docstrings
 from monoglot.data.packs import emoji as emoji
+from monoglot.data.packs import packages as packages
 from monoglot.data.packs import prompts as prompts
 from monoglot.data.packs import sounds as sounds
 from monoglot.data.packs import spoken as spoken

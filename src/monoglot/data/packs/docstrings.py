@@ -106,7 +106,7 @@ def split_docstring(doc: str) -> tuple[str, str] | None:
     'Sum of all weights'
     """
     paragraphs = [lines for lines in _paragraphs(doc) if lines]
-    if not paragraphs or any(HEADING.match(line.strip()) for line in paragraphs[0]):
+    if not paragraphs or any(_starts_section(line) or HEADING.match(line.strip()) for line in paragraphs[0]):
         return None
     head, *more = SENTENCE.split(clean_markup(" ".join(line.strip() for line in paragraphs[0])))
     text = _cut([*more, *(sentence for prose in _prose(paragraphs[1:]) for sentence in SENTENCE.split(prose))])
@@ -129,24 +129,43 @@ def _prose(paragraphs: list[list[str]]) -> Iterator[str]:
     fenced = False
     for lines in paragraphs:
         first = lines[0].strip()
-        if (len(lines) > 1 and HEADING.match(lines[1].strip())) or SECTION.match(first) or FIELD.match(first):
+        if (len(lines) > 1 and HEADING.match(lines[1].strip())) or _starts_section(first):
             return
+        if len(lines) > 1 and len(first.split()) < 3 and _indent(lines[1]) > _indent(lines[0]):
+            continue  # a term and its definition
         fences = sum(line.strip().startswith("```") for line in lines)
         inside, fenced = fenced, fenced ^ (fences % 2 == 1)
         if inside or fences or lines[0][0] == " " or first.startswith(("..", ">>>", "...", "$", "In [", "#", "!")):
             continue  # code, a directive and what belongs to it, a title
         kept: list[str] = []
         for line in lines:
-            if SECTION.match(line.strip()) or FIELD.match(line.strip()) or line.strip().startswith((">>>", "..")):
+            if _starts_section(line) or line.strip().startswith((">>>", "..")):
                 break
             item = BULLET.sub("", line.strip())
-            if item != line.strip() and kept and kept[-1][-1] not in ".:!?":
-                kept[-1] = kept[-1].rstrip(",;") + "."  # every item of a list is a sentence
+            if item != line.strip() and kept:
+                kept[-1] = end_item(kept[-1])
             kept.append(item)
-        if kept and BULLET.match(first) and kept[-1][-1] not in ".:!?":
-            kept[-1] += "."
+        if kept and BULLET.match(first):
+            kept[-1] = end_item(kept[-1])
         if kept and not any(TABLE.match(line) for line in kept):
             yield clean_markup(" ".join(kept))
+
+
+def end_item(line: str, stop: str = ".") -> str:
+    """The last line of a list's item, so that every item is a sentence.
+
+    >>> end_item("apples,"), end_item("pears, and"), end_item("Plums are these:")
+    ('apples.', 'pears.', 'Plums are these:')
+    """
+    return line if line[-1] in ".:!?。：！？" else re.sub(r"[,;、]?(\s+(and|or))?$", "", line) + stop
+
+
+def _starts_section(line: str) -> bool:
+    return bool(SECTION.match(line.strip()) or FIELD.match(line.strip()))
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
 
 
 def clean_markup(text: str) -> str:
@@ -157,7 +176,7 @@ def clean_markup(text: str) -> str:
     """
     text = LINK.sub(r"\1", text)
     text = ROLE.sub(lambda match: re.sub(r"\s*<.*>$", "", match[1]).rsplit(".", 1)[-1] if match[1][0] == "~" else
-                    re.sub(r"\s*<.*>$", "", match[1]).lstrip("!"), text)  # fmt: skip
+                    re.sub(r"\s*<.*>$", "", match[1]).lstrip("!."), text)  # fmt: skip
     text = MARKDOWN_LINK.sub(r"\1", text)
     text = re.sub(r"\s*\[(\d+|\w+\d+)\]_?(?=\W|$)", "", text)  # footnotes
     text = re.sub(r"`+([^`]*)`+_{0,2}", r"\1", text)
@@ -188,7 +207,11 @@ def _is_good_summary(summary: str, text: str) -> bool:
         or summary.count("(") != summary.count(")")
     ):
         return False
-    if re.match(r"(deprecated|see|alias|same as|like|todo|note|internal|private|helper|test|copy of)\b", summary, re.I):
+    if SECTION.match(summary.partition(":")[0]) and ":" in summary:
+        return False
+    if "deprecated" in summary.lower() or re.match(
+        r"(see|alias|same as|like|todo|note|internal|private|helper|test|copy of)\b", summary, re.I
+    ):
         return False
     if sum(word[0].isalpha() for word in text.split()) < 0.85 * len(text.split()) or summary.lower() in body:
         return False

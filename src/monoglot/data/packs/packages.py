@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from monoglot.data.packs.base import PACKS, Pack, PackWriter
-from monoglot.data.packs.docstrings import STRANGE, content_words
+from monoglot.data.packs.docstrings import STRANGE, content_words, end_item
 from monoglot.data.packs.fetch import TIMEOUT, MissingSource, Package, cache_dir, sha256_of
 from monoglot.rng import stream
 
@@ -98,8 +98,8 @@ def _paragraphs(body: str, lang: str) -> Iterator[str]:
                 yield _join(lines, lang)
             lines = []
         elif item != line.strip() and item:
-            if lines and lines[-1][-1] not in ".:!?。：":
-                lines[-1] = lines[-1].rstrip(",;、") + stop
+            if lines:
+                lines[-1] = end_item(lines[-1], stop)
             lines.append(item)
         elif item:
             lines.append(item)
