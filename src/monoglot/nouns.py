@@ -49,17 +49,22 @@ class Sample:
     """`file:line`, for messages."""
 
 
+class Symbols(str):
+    """Vocabulary entries written out, such as `<bin_3> <bin_7>`, parted by spaces. Plain `str` is always a user's words and never read as symbols."""
+
+
 @dataclass(frozen=True)
 class Posed:
     """A sample put as a task puts it: what the encoder reads, in order, and what the decoder should write."""
 
     prompt: tuple[str | Media, ...]
-    target: str
-    """Text with `<bin_k>` tokens spelled out; empty at prediction time."""
+    """Words (`str`, with the leading space of the published prompts), `Symbols` and media, in the order in which they are read."""
+    target: str = ""
+    """Words or `Symbols`; empty when the answer is not known."""
     choices: tuple[str, ...] = ()
     """When not empty, the answer is one of these."""
-    grammar: str = "text"
-    """What the decoder may write: 'text', 'choices' or 'box'."""
+    boxes: bool = False
+    """The answer is one box: four location tokens."""
 
 
 @dataclass(frozen=True)

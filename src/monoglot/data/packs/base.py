@@ -138,6 +138,9 @@ class PackWriter:
             for old in self.folder.glob("*.jsonl"):  # subsets of an earlier build that this one did not write
                 if tuple(old.name.rsplit(".", 2)[:2]) not in self._files:
                     old.unlink()
+            for old in (self.folder / "media").rglob("*"):  # and media that neither it nor its rows know
+                if old.is_file() and old.relative_to(self.folder).as_posix() not in self._media:
+                    old.unlink()
             write_atomic(self.folder / "NOTICE.md", self._notice_text().encode())
             write_atomic(
                 self.folder / "sources.json", json.dumps(self._sources(), indent=1, ensure_ascii=False).encode()

@@ -1,6 +1,6 @@
 """Concepts of the pack `emoji`: what there is to draw, who drew it, and the drawings as pictures.
 
-emojibase-data -> Concept (names, kind);  a package of drawings -> Style;  joined by code point -> media/<style>/<hexcode>.png
+    emojibase-data -> Concept (names, kind) + drawing packages -> Style, joined by code point -> one PNG a style
 """
 
 from __future__ import annotations
@@ -279,9 +279,10 @@ def drawings(style: Style, package: Package, known: dict[str, str]) -> dict[str,
 
 def _named(style: Style, name: str, known: dict[str, str], every: Sequence[str]) -> str | None:
     """The join key of a drawing that is only named."""
+    renamed = RENAMED.get(style.name, {})
+    if name in renamed:
+        return known.get(squash(renamed[name]))
     if style.name == "fxemoji":
-        if name in FXEMOJI:
-            return known.get(squash(FXEMOJI[name]))
         # Where it draws an animal twice, `cat` is the face and `catside` the whole cat.
         if name.endswith("side") and name.removesuffix("side") in every:
             return known.get(name.removesuffix("side"))
@@ -292,23 +293,26 @@ def _named(style: Style, name: str, known: dict[str, str], every: Sequence[str])
     return known.get(squash(name))
 
 
-FXEMOJI = dict(
-    pair.split("=")
-    for pair in """
-    bunny=rabbit face, bunnyside=rabbit, dragonhead=dragon face, dragonside=dragon, bouquetofflowers=bouquet,
-    bullhorn=loudspeaker, chilipepper=hot pepper, evergreen=evergreen tree, fallingleaf=fallen leaf,
-    fishcakeswirl=fish cake with swirl, forkknife=fork and knife, frontfacingchick=front-facing baby chick,
-    hampster=hamster, heartblue=blue heart, heartgreen=green heart, heartpurple=purple heart, heartyellow=yellow
-    heart, heartarrow=heart with arrow, heels=high-heeled shoe, lockandkey=locked with key, loudlycrying=loudly
-    crying face, mensshoe=man's shoe, mensrunner=running shoe, moodbubble=right anger bubble,
-    musicascend=musical notes, pigsnout=pig nose, present=wrapped gift, ringingbell=bell,
-    snowmountains=snow-capped mountain, spurtingwhale=spouting whale, sunraincloud=sun behind rain cloud,
-    tennisball=tennis, videocasette=videocassette, winking=winking face
-    """.replace("\n    ", " ")
-    .strip()
-    .split(", ")
-)
-"""Names of FxEmojis that no list knows, in the words of emojibase."""
+def _renamed(text: str) -> dict[str, str]:
+    return dict(" ".join(pair.split()).split("=") for pair in text.split(","))
+
+
+RENAMED = {
+    "fxemoji": _renamed("""
+        bouquetofflowers=bouquet, bow=ribbon, bullhorn=loudspeaker, bunny=rabbit face, bunnyside=rabbit,
+        chilipepper=hot pepper, constructionsign=, couple=, couplekiss=, down=, dragonhead=dragon face,
+        dragonside=dragon, evergreen=evergreen tree, fallingleaf=fallen leaf, fishcakeswirl=fish cake with swirl,
+        forkknife=fork and knife, frontfacingchick=front-facing baby chick, hampster=hamster, heartarrow=heart
+        with arrow, heartblue=, heartgreen=green heart, heartpurple=purple heart, heartyellow=yellow heart,
+        heels=high-heeled shoe, keyboard=, lockandkey=locked with key, loudlycrying=loudly crying face,
+        mensrunner=running shoe, mensshoe=man's shoe, moodbubble=right anger bubble, musicascend=musical notes,
+        pigsnout=pig nose, pistol=, pouting=, present=wrapped gift, ringingbell=bell, snowmountains=snow-capped
+        mountain, sparkle=, spurtingwhale=spouting whale, sunraincloud=sun behind rain cloud, tennisball=tennis,
+        tramcar=, up=, videocasette=videocassette, wave=, winking=winking face
+    """),
+    "streamline": _renamed("turkey=, japan=, pistol=, champagne-glass-1="),
+}
+"""Drawings whose own name misleads or is in no list, in the words of emojibase; nothing after `=` leaves it out."""
 
 
 def iconify_svg(icons: dict[str, Any], name: str) -> str | None:

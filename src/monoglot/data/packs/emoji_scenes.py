@@ -164,19 +164,22 @@ def _lay_out(kind: str, things: Sequence[tuple[Concept, str]], cast: Cast, rng: 
 
 
 def turn(picture: Image.Image, concept: Concept, side: float, rng: np.random.Generator) -> Image.Image:
-    """A picture as a sticker: its longer side has `side` pixels, it is turned up to 12 degrees, perhaps mirrored."""
+    """A picture as a sticker: its longer side has `side` pixels, then it is turned up to 12 degrees, perhaps mirrored."""
     if concept.group in ("animals-nature", "food-drink") and rng.random() < 0.5:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    # Clear pixels may hold any colour, which would bleed into the edges: resize with alpha multiplied in.
-    picture = crop(picture.convert("RGBa").rotate(rng.uniform(-12, 12), Image.Resampling.BICUBIC, expand=True))
+    # Clear pixels may hold any colour, which would bleed into the edges: work with alpha multiplied in.
+    picture = crop(picture.convert("RGBa"))
     scale = side / max(picture.size)
-    size = tuple(max(1, round(length * scale)) for length in picture.size)
-    return crop(picture.resize(size, Image.Resampling.LANCZOS)).convert("RGBA")
+    small = picture.resize(tuple(max(1, round(length * scale)) for length in picture.size), Image.Resampling.LANCZOS)
+    return crop(small.rotate(rng.uniform(-12, 12), Image.Resampling.BICUBIC, expand=True)).convert("RGBA")
+
+
+_SEEN = [0] * VISIBLE + [255] * (256 - VISIBLE)
 
 
 def crop(picture: Image.Image) -> Image.Image:
-    """Cut away what is not seen."""
-    box = picture.getchannel(3).point(lambda a: 255 if a >= VISIBLE else 0).getbbox()
+    """Cut away what is not seen around a picture (RGBA or RGBa)."""
+    box = picture.getchannel(3).point(_SEEN).getbbox()
     return picture.crop(box) if box else picture
 
 
@@ -205,8 +208,8 @@ def tight_box(mask: np.ndarray) -> Box:
 def background(rng: np.random.Generator) -> Image.Image:
     """A plain, graded or lightly textured square, mostly light."""
     base = rng.uniform(0.62, 1.0, 3) if rng.random() < 0.8 else rng.uniform(0.05, 0.4, 3)
-    field = np.broadcast_to(base, (SCENE, SCENE, 3)).copy()
-    y, x = np.mgrid[0:SCENE, 0:SCENE] / SCENE
+    field = np.broadcast_to(base.astype(np.float32), (SCENE, SCENE, 3)).copy()
+    y, x = np.meshgrid(*[np.arange(SCENE, dtype=np.float32) / SCENE] * 2, indexing="ij")
     pattern = ("plain", "graded", "stripes", "dots", "grain")[int(rng.integers(5))]
     angle = rng.uniform(0, 2 * math.pi)
     along = x * math.cos(angle) + y * math.sin(angle)

@@ -164,12 +164,16 @@ def _unpack(archive: Path, folder: Path) -> None:
         done = subprocess.run(["dpkg-deb", "-x", str(archive), str(folder)], capture_output=True, text=True)
         if done.returncode != 0:
             raise MissingSource(f"{archive.name}: dpkg-deb could not unpack it ({done.stderr.strip()})")
-    elif zipfile.is_zipfile(archive):  # a wheel
-        with zipfile.ZipFile(archive) as bundle:
-            bundle.extractall(folder)
-    else:
-        with tarfile.open(archive) as bundle:
-            bundle.extractall(folder, filter="data")
+        return
+    try:
+        if zipfile.is_zipfile(archive):  # a wheel
+            with zipfile.ZipFile(archive) as bundle:
+                bundle.extractall(folder)
+        else:
+            with tarfile.open(archive) as bundle:
+                bundle.extractall(folder, filter="data")
+    except (tarfile.TarError, zipfile.BadZipFile) as failure:
+        raise MissingSource(f"{archive.name}: cannot be unpacked ({failure})") from failure
 
 
 def sha256_of(path: Path) -> str:

@@ -225,7 +225,7 @@ def entries_of(lists: Mapping[str, Iterable[str]]) -> list[Entry]:
     found: list[Entry] = []
     for lang in sorted(lists):  # English first: it names the groups
         done: set[str] = set()
-        said: set[tuple[str, str]] = set()
+        said: set[str] = set()  # no summary twice: one that was trained on would not test anything
         sizes: Counter[str] = Counter()
         for stanza in (stanza for text in lists[lang] for stanza in stanzas(text)):
             package, field = stanza.get("Package", ""), stanza.get(f"Description-{lang}", "")
@@ -238,9 +238,9 @@ def entries_of(lists: Mapping[str, Iterable[str]]) -> list[Entry]:
             if pair is None:
                 continue
             group = groups.get(package) or group_of(field)
-            if (group, pair[1].lower()) in said or sizes[group] >= MAX_ROWS_A_GROUP:
+            if pair[1].lower() in said or sizes[group] >= MAX_ROWS_A_GROUP:
                 continue
-            said.add((group, pair[1].lower()))
+            said.add(pair[1].lower())
             sizes[group] += 1
             found.append(Entry(package, lang, *pair, group))
     return found

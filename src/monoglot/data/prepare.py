@@ -1,0 +1,74 @@
+"""From a sample to a sequence: pose it as its task does, read its media, lay it out.
+
+    Sample -> TASKS[task].pose -> Posed -> prepare each Media -> assemble -> Example
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from monoglot.data.assemble import assemble
+from monoglot.data.collate import Batch, collate
+from monoglot.errors import InputError
+from monoglot.modalities import MODALITIES
+from monoglot.modalities.base import Grid
+from monoglot.nouns import Media, Posed, Sample, Sequence
+from monoglot.tasks import TASKS
+from monoglot.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Example:
+    """A sample, laid out and ready to be collated."""
+
+    sample: Sample
+    posed: Posed
+    sequence: Sequence
+    grids: tuple[Grid, ...]
+
+
+class Preparer:
+    """Turns samples into examples for one model's settings; no network is touched, so data workers can do it."""
+
+    def __init__(self, tokenizer: Tokenizer, modalities: Mapping[str, Any], *, source_positions: int, target_positions: int):
+        self.tokenizer, self.modalities = tokenizer, modalities
+        self.source_positions, self.target_positions = source_positions, target_positions
+
+    def example(self, sample: Sample, *, variant: int = 0, with_target: bool = True) -> Example:
+        """Raises InputError for a row that its task cannot pose, MediaError for media that cannot be read."""
+        posed = TASKS[sample.task].pose(sample)
+        if not with_target:
+            posed = Posed(posed.prompt, "", posed.choices, posed.boxes)
+        items, grids = [], []
+        for media in posed.prompt:
+            if isinstance(media, Media):
+                item, grid = self.read(media, variant, sample)
+                items.append(item)
+                grids.append(grid)
+        sequence = assemble(
+            posed,
+            items,
+            grids,
+            self.tokenizer,
+            source_positions=self.source_positions,
+            target_positions=self.target_positions,
+            weight=sample.weight,
+        )
+        return Example(sample, posed, sequence, tuple(grids))
+
+    def read(self, media: Media, variant: int, sample: Sample) -> tuple[Any, Grid]:
+        """One media item, prepared, and the room it takes."""
+        settings = self.modalities.get(media.modality)
+        if settings is None:
+            known = ", ".join(self.modalities) or "none"
+            raise InputError.at(sample.where or f"sample {sample.id}", media.modality, "this model does not read it", f"it reads: {known}")
+        modality = MODALITIES[media.modality]
+        item = modality.prepare(media, settings, variant)
+        return item, modality.grid(item, settings)
+
+
+def collate_examples(examples: list[Example]) -> Batch:
+    """One padded batch of examples of any tasks and media."""
+    return collate([example.sequence for example in examples], [list(example.grids) for example in examples])

@@ -1,0 +1,144 @@
+"""Predictor: the one way in. Command line, service and page all speak to it.
+
+    row or arguments -> Sample -> Example -> Batch -> Memory -> search -> text -> Task.answer -> Prediction
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from monoglot.data.prepare import Example, Preparer, collate_examples
+from monoglot.data.rows import parse_row
+from monoglot.decode.constrain import BoxGrammar, Constraint, Trie
+from monoglot.decode.search import Hypothesis, SearchSettings, beam_search
+from monoglot.errors import InputError
+from monoglot.model.unified import UnifiedModel
+from monoglot.nouns import Candidate, Media, Prediction, Sample
+from monoglot.store import load_model
+from monoglot.tasks import TASKS
+from monoglot.text.tokenizer import Tokenizer
+
+BUNDLED = Path(__file__).parent.parent / "assets"
+"""Models that come with the package: a folder each."""
+_WINDOW = 16  # batches that are read ahead, so that rows of equal shape can run together
+
+
+def load(model: str | Path = "nano") -> Predictor:
+    """Load a model folder, or a bundled model by its name.
+
+    >>> load("nano").predict(task="name", image="cat.png").text  # doctest: +SKIP
+    'cat'
+    """
+    folder = Path(model)
+    if not folder.exists() and (BUNDLED / str(model) / "config.json").is_file():
+        folder = BUNDLED / str(model)
+    return Predictor(*load_model(folder))
+
+
+class Predictor:
+    """A loaded model that answers rows."""
+
+    def __init__(self, model: UnifiedModel, tokenizer: Tokenizer, *, beam: int = 3):
+        self.model, self.tokenizer, self.beam = model.eval(), tokenizer, beam
+        c = model.config
+        self.preparer = Preparer(tokenizer, c.modalities, source_positions=c.source_positions, target_positions=c.target_positions)
+
+    def predict(
+        self,
+        *,
+        task: str,
+        image: Any = None,
+        video: Any = None,
+        audio: Any = None,
+        text: str = "",
+        choices: Sequence[str] = (),
+        box: Sequence[float] | None = None,
+        lang: str = "en",
+    ) -> Prediction:
+        """Answer one question.
+
+        Args:
+            task: a name in `monoglot.tasks.TASKS`.
+            image, video, audio: a path, an object in memory that the modality reads, or a list of them.
+            text: the question, phrase or document.
+            choices: limits the answer to these.
+            box: x0 y0 x1 y1 as fractions, for region_caption.
+
+        Raises:
+            InputError: something given is wrong; nothing is answered.
+        """
+        media = [(name, given) for name, given in (("image", image), ("video", video), ("audio", audio)) if given is not None]
+        items = tuple(Media(name, item) for name, given in media for item in (given if isinstance(given, list) else [given]))
+        corners = None if box is None else (box[0], box[1], box[2], box[3])
+        sample = Sample("1", task, items, text, box=corners, choices=tuple(choices), lang=lang, where=f"task {task}")
+        started = time.perf_counter()
+        prediction = self._answer([self.preparer.example(sample, with_target=False)])[0]
+        return replace(prediction, seconds=time.perf_counter() - started)
+
+    def predict_many(self, rows: Iterable[Sample | dict[str, Any]], *, batch_size: int = 16) -> Iterator[Prediction]:
+        """Answer rows in their order. A row that cannot be read gives a Prediction with an `error`; the others go on."""
+        samples = iter(rows)
+        while window := list(islice(samples, batch_size * _WINDOW)):
+            answers: dict[int, Prediction] = {}
+            examples: list[tuple[int, Example]] = []
+            for index, row in enumerate(window):
+                try:
+                    sample = row if isinstance(row, Sample) else parse_row(row)
+                    examples.append((index, self.preparer.example(sample, with_target=False)))
+                except InputError as error:
+                    given = (row.id, row.task) if isinstance(row, Sample) else (str(row.get("id", "")), str(row.get("task", "")))
+                    answers[index] = Prediction(*given, text="", error=str(error))
+            examples.sort(key=lambda pair: _kind(pair[1]))
+            for _, group in groupby(examples, key=lambda pair: _kind(pair[1])[:2]):
+                members = list(group)
+                for first in range(0, len(members), batch_size):
+                    part = members[first : first + batch_size]
+                    started = time.perf_counter()
+                    for (index, _), prediction in zip(part, self._answer([example for _, example in part])):
+                        answers[index] = replace(prediction, seconds=(time.perf_counter() - started) / len(part))
+            yield from (answers[index] for index in range(len(window)))
+
+    @torch.no_grad()
+    def _answer(self, examples: list[Example]) -> list[Prediction]:
+        """One batch of one task."""
+        batch = collate_examples(examples)
+        memory = self.model.encode(batch, self.model.encode_media(batch.media))
+        task = TASKS[examples[0].sample.task]
+        constraints = [self._constraint(example) for example in examples]
+        longest = max((c.longest - 1 if c else task.max_length) for c in constraints)
+        settings = SearchSettings(
+            beam=self.beam,
+            max_length=min(longest, self.model.config.target_positions - 1),
+            normalize=task.length_penalty > 0,
+            length_penalty=task.length_penalty,
+        )
+        found = beam_search(self.model, memory, settings, constraints=constraints if any(constraints) else None)
+        return [self._prediction(example, hypotheses) for example, hypotheses in zip(examples, found)]
+
+    def _constraint(self, example: Example) -> Constraint | None:
+        if example.posed.choices:
+            return Trie(self.tokenizer.encode(f" {choice}").tolist() for choice in example.posed.choices)
+        return BoxGrammar(self.tokenizer.vocabulary) if example.posed.boxes else None
+
+    def _prediction(self, example: Example, hypotheses: list[Hypothesis]) -> Prediction:
+        sample = example.sample
+        candidates = tuple(Candidate(self.tokenizer.decode(h.tokens).strip(), min(1.0, math.exp(h.log_probability))) for h in hypotheses)
+        best = candidates[0] if candidates else Candidate("", 0.0)
+        answer = TASKS[sample.task].answer(best.text)
+        box = answer if isinstance(answer, tuple) else None
+        text = answer if isinstance(answer, str) else best.text
+        return Prediction(sample.id, sample.task, text, box, best.probability, candidates)
+
+
+def _kind(example: Example) -> tuple[str, bool, tuple[int, ...]]:
+    """Rows of one kind run together: one task, constrained or not, then similar lengths."""
+    lengths = (len(example.sequence.source_ids), *(grid.length for grid in example.grids))
+    return example.sample.task, bool(example.posed.choices), lengths

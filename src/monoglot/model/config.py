@@ -1,0 +1,60 @@
+"""The settings of a model, field by field. `BASE` is the published model; `nano` lives in its own folder's config.json."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from monoglot.modalities import MODALITIES
+from monoglot.text.vocabulary import Vocabulary
+
+
+class ModelConfig(BaseModel):
+    """One encoder-decoder. Defaults are the published `unival_base` (UnIVAL, arXiv 2307.16184)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field("base", description="How the model is called in messages and reports.")
+    vocabulary: Vocabulary = Field(Vocabulary(), description="Which id means what.")
+    width: int = Field(768, description="D, the width of every state.")
+    ffn: int = Field(3072, description="Width inside the feed-forward layers.")
+    heads: int = Field(12, description="Attention heads; must divide the width.")
+    encoder_layers: int = Field(6, ge=0)
+    decoder_layers: int = Field(6, ge=1)
+    source_positions: int = Field(1024, description="Longest text in the source, in tokens.")
+    target_positions: int = Field(1024, description="Longest answer, in tokens.")
+    positions: Literal["untied", "added"] = Field(
+        "untied",
+        description="'untied': positions speak to each other in a bias beside the content (spec of the published model); 'added': they are added to the embeddings.",
+    )
+    attention_scale: float = Field(2.0, description="Scores are divided by sqrt(attention_scale * head width); 1 is the usual attention.")
+    norm_attention: bool = Field(True, description="LayerNorm after each attention (the published scale_attn).")
+    norm_ffn: bool = Field(True, description="LayerNorm inside each feed-forward layer (scale_fc).")
+    scale_heads: bool = Field(True, description="A learned factor for each head (scale_heads).")
+    norm_target: bool = Field(True, description="LayerNorm on the decoder's embeddings; the encoder's always have it.")
+    token_bucket: int = Field(256, description="Relative text distances up to half of this are exact, further ones logarithmic ('untied').")
+    grid_side: int = Field(42, description="Media positions lie on a grid of this many rows and columns.")
+    code_grid: int = Field(16, description="Rows and columns of image codes that the decoder can write (the published code_image_size / 8).")
+    dropout: float = Field(0.1, ge=0, lt=1)
+    drop_path: float = Field(0.1, ge=0, lt=1, description="Rate at which the last layer's branches are left out of a sample in training; grows linearly from 0.")
+    modalities: dict[str, Any] = Field({}, description="Settings of each modality that the model reads, by name.")
+
+    @field_validator("modalities")
+    @classmethod
+    def _known_modalities(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return {name: MODALITIES[name].config.model_validate(settings) for name, settings in value.items()}
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> ModelConfig:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        return self
+
+    @property
+    def head_width(self) -> int:
+        return self.width // self.heads
+
+
+BASE = ModelConfig()
+"""The published transformer, without modality encoders."""

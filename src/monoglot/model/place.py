@@ -1,0 +1,169 @@
+"""Embeddings and where they lie: words and media features become one source sequence, answers become the decoder's input.
+
+Letters: B rows, S source, T target, L tokens of an item, C channels of an encoder, D width, H heads.
+Masks: `*_valid` is True where a token is part of the input.
+Source: sections 9, 10 and 13 of the published model's arithmetic; 'added' positions are Whisper's (arXiv 2212.04356).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from monoglot.data.collate import Batch
+from monoglot.model.config import ModelConfig
+from monoglot.model.positions import grid_cells, grid_distance, square_cells, token_buckets
+from monoglot.modalities.base import Encoder
+
+_SPARE_ROWS = 2  # the published position tables have two rows that nothing uses
+
+
+@dataclass
+class Placed:
+    """A source sequence, embedded."""
+
+    x: Tensor
+    """float[B, S, D]"""
+    valid: Tensor
+    """bool[B, S]"""
+    positions: Tensor | None
+    """float[B, S, D]: what each place looks like to a query ('untied'); None when positions are added to x."""
+    relations: Tensor | None
+    """int64[B, S, S]: row of the relation table for each pair of query and key ('untied')."""
+
+
+class Relations:
+    """Rows of a relation table: 0 says nothing, then distances in text, then differences in rows and columns of one grid."""
+
+    def __init__(self, c: ModelConfig):
+        self.bucket, self.longest, self.side = c.token_bucket, max(c.source_positions, c.target_positions), c.grid_side
+        self.text = 1
+        self.grid = self.text + 2 * c.token_bucket - 1
+        self.rows = self.grid + (2 * c.grid_side - 1) ** 2 + 3
+
+    def of_text(self, index: Tensor) -> Tensor:
+        """index int64[..., L] (place in the text) -> int64[..., L, L]."""
+        distance = index[..., :, None] - index[..., None, :]
+        if distance.numel() and int(distance.abs().max()) >= self.longest:
+            raise ValueError(f"a text of {int(distance.abs().max()) + 1} tokens is longer than the {self.longest} that positions exist for")
+        return self.text + token_buckets(self.bucket, self.longest).to(index.device)[distance + self.longest - 1]
+
+    def of_grid(self, cells: Tensor) -> Tensor:
+        """cells int64[..., L] -> int64[..., L, L]."""
+        return self.grid + grid_distance(cells[..., :, None], cells[..., None, :], self.side)
+
+
+class SourcePlace(nn.Module):
+    """Puts words and media features in their places."""
+
+    def __init__(self, c: ModelConfig, encoders: dict[str, Encoder]):
+        super().__init__()
+        self.c = c
+        self.types = nn.Embedding(2, c.width)  # 0 text, 1 media
+        self.word_norm = nn.LayerNorm(c.width)
+        self.media_norm = nn.LayerNorm(c.width)
+        self.text_positions = nn.Embedding(c.source_positions + _SPARE_ROWS, c.width)
+        self.connectors = nn.ModuleDict({name: nn.Linear(encoder.channels, c.width) for name, encoder in encoders.items()})
+        self.cells = nn.ModuleDict({name: nn.Embedding(c.grid_side**2 + 1, c.width) for name in encoders if c.modalities[name].positions != "none"})
+        self.frames = nn.ModuleDict(
+            {name: nn.Embedding(rows, c.width) for name in encoders if (rows := getattr(c.modalities[name], "frame_positions", 0))}
+        )
+        self.untied = c.positions == "untied"
+        if self.untied:
+            self.text_position_norm, self.cell_norm = nn.LayerNorm(c.width), nn.LayerNorm(c.width)
+            self.relations = Relations(c)
+
+    def forward(self, batch: Batch, features: dict[str, list[Tensor]], words: nn.Embedding) -> Placed:
+        """`features[modality][n]`, float[L, C], goes where `batch.media[modality]` says."""
+        rows, columns = batch.source_ids.shape
+        is_text = batch.source_valid.clone()
+        item = torch.zeros_like(batch.source_ids)  # 0 for text, n for the tokens of the n-th media item
+        cell = torch.zeros_like(batch.source_ids)
+        count = 0
+        for name, media in batch.media.items():
+            for row, start, grid in zip(media.rows, media.starts, media.grids):
+                count += 1
+                place = (row, slice(start, start + grid.length))
+                is_text[place], item[place] = False, count
+                if name in self.cells:
+                    cell[place] = self._cells(name, grid).to(cell.device)
+        text_index = (is_text.cumsum(1) - 1).clamp(min=0)
+        text_positions = self.text_positions(text_index)
+
+        x = words(batch.source_ids) + self.types.weight[0]
+        x = self.word_norm(x if self.untied else x + text_positions)
+        positions = self.text_position_norm(text_positions) if self.untied else None
+        for name, media in batch.media.items():
+            flat = media.flat_places(columns).to(x.device)
+            h = self.connectors[name](torch.cat(features[name])) + self.types.weight[1]
+            where = self.cells[name](cell.flatten()[flat]) if name in self.cells else None
+            if name in self.frames:
+                frame = torch.cat([torch.arange(g.frames).repeat_interleave(g.rows * g.cols) for g in media.grids]).to(x.device)
+                time = self.frames[name](frame)
+                where = time if where is None else where + time
+            if where is not None and not self.untied:
+                h = h + where
+            x = x.flatten(0, 1).index_copy(0, flat, self.media_norm(h).to(x.dtype)).view(rows, columns, -1)
+            if positions is not None and where is not None:
+                positions = positions.flatten(0, 1).index_copy(0, flat, self.cell_norm(where).to(x.dtype)).view(rows, columns, -1)
+        x = F.dropout(x, self.c.dropout, self.training) * batch.source_valid[..., None]
+
+        relations = None
+        if self.untied:
+            both_text = is_text[:, :, None] & is_text[:, None, :]
+            same_item = (item[:, :, None] == item[:, None, :]) & (item > 0)[:, None, :]
+            relations = torch.where(both_text, self.relations.of_text(text_index), 0)
+            if count:
+                relations = torch.where(same_item, self.relations.of_grid(cell), relations)
+        return Placed(x, batch.source_valid, positions, relations)
+
+    def _cells(self, name: str, grid) -> Tensor:
+        square = self.c.modalities[name].positions == "square"
+        return square_cells(grid.length, self.c.grid_side) if square else grid_cells(grid, self.c.grid_side)
+
+
+class TargetPlace(nn.Module):
+    """Embeds what the decoder has written so far."""
+
+    def __init__(self, c: ModelConfig):
+        super().__init__()
+        self.c = c
+        self.untied = c.positions == "untied"
+        self.text_positions = nn.Embedding(c.target_positions + (_SPARE_ROWS if self.untied else 0), c.width)
+        self.word_norm = nn.LayerNorm(c.width) if c.norm_target else nn.Identity()
+        if self.untied:
+            self.text_position_norm, self.cell_norm = nn.LayerNorm(c.width), nn.LayerNorm(c.width)
+            self.code_norm = nn.LayerNorm(c.width)
+            self.cells = nn.Embedding(c.grid_side**2 + 1, c.width)
+            self.relations = Relations(c)
+            # A sequence of image codes starts with cell 0 (bos) and then runs through its grid.
+            codes = torch.arange(c.code_grid)[:, None] * c.grid_side + torch.arange(c.code_grid) + 1
+            self.register_buffer("code_cells", torch.cat([torch.zeros(1, dtype=torch.long), codes.flatten()]), persistent=False)
+
+    def forward(self, ids: Tensor, start: int, code_rows: Tensor | None, words: nn.Embedding) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Embed ids int64[B, T], which begin at place `start`.
+
+        Returns x float[B, T, D]; positions float[1 or B, start + T, D] of all places so far; relations int64[1 or B, start + T, start + T].
+        The last two are None when positions are added. `code_rows` bool[B] marks rows that write image codes.
+        """
+        end = start + ids.shape[1]
+        if end > self.c.target_positions:
+            raise ValueError(f"an answer of {end} tokens is longer than the {self.c.target_positions} that positions exist for")
+        x = words(ids)
+        if not self.untied:
+            x = self.word_norm(x + self.text_positions.weight[start:end])
+            return F.dropout(x, self.c.dropout, self.training), None, None
+        places = torch.arange(end, device=ids.device)[None]
+        positions = self.text_position_norm(self.text_positions(places))
+        relations = self.relations.of_text(places)
+        embedded = self.word_norm(x)
+        if code_rows is not None and bool(code_rows.any()):
+            cells = self.code_cells[:end][None]
+            is_code = code_rows[:, None, None]
+            positions = torch.where(is_code, self.cell_norm(self.cells(cells)), positions)
+            relations = torch.where(is_code, self.relations.of_grid(cells), relations)
+            embedded = torch.where(is_code, self.code_norm(x), embedded)
+        return F.dropout(embedded, self.c.dropout, self.training), positions, relations

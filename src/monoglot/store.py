@@ -1,0 +1,153 @@
+"""A model is a folder: config.json, model.safetensors, tokenizer.json, README.md (model card), lineage.json.
+
+    UnifiedModel + Tokenizer -> save_model -> folder -> load_model -> UnifiedModel + Tokenizer
+
+Weights are safetensors, so loading runs no code. Tensors that are shared are stored once. Chosen matrices may be stored as 8-bit integers
+with one factor a row; they come back as float32.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from monoglot import __version__
+from monoglot.errors import InputError
+from monoglot.files import atomic_path, read_json, write_json, write_text
+from monoglot.model.config import ModelConfig
+from monoglot.model.unified import UnifiedModel
+from monoglot.text.tokenizer import Tokenizer
+
+FORMAT = 1
+_FACTOR = ".row_factor"
+FILES = ("config.json", "model.safetensors", "tokenizer.json")
+
+
+def save_model(
+    folder: Path,
+    model: UnifiedModel,
+    tokenizer: Tokenizer,
+    *,
+    dtype: torch.dtype = torch.float32,
+    int8: Sequence[str] = (),
+    card: str = "",
+    lineage: dict[str, Any] | None = None,
+) -> None:
+    """Write a model folder; each file appears whole or not at all.
+
+    Args:
+        dtype: how floating point weights are stored.
+        int8: patterns (re.search) of names of matrices to store as 8-bit integers.
+    """
+    folder = Path(folder)
+    tensors, aliases = _stored(model.state_dict(), dtype, int8)
+    config = {"format": FORMAT, "monoglot": __version__, "model": model.config.model_dump(mode="json")}
+    write_json(folder / "config.json", config)
+    with atomic_path(folder / "tokenizer.json") as temporary:
+        tokenizer.save(temporary)
+    write_text(folder / "README.md", card or f"# {model.config.name}\n\nA monoglot model.\n")
+    write_json(folder / "lineage.json", lineage or {})
+    with atomic_path(folder / "model.safetensors") as temporary:
+        try:
+            save_file(tensors, temporary, metadata={"format": str(FORMAT), "aliases": json.dumps(aliases)})
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+
+
+def load_model(folder: Path) -> tuple[UnifiedModel, Tokenizer]:
+    """Read a model folder, in eval mode and float32. Raises InputError when it is incomplete, truncated or of another version."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError.at(folder, "model", "no such folder", "give a model folder or the name of a bundled model")
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if missing:
+        raise InputError.at(folder, "model", f"incomplete: {', '.join(missing)} missing", f"a model folder holds {', '.join(FILES)}")
+    config = read_config(folder)
+    with SkipInit():
+        model = UnifiedModel(config)
+    state = read_weights(folder / "model.safetensors")
+    wanted = model.state_dict()
+    problems = [f"{name} is missing" for name in wanted if name not in state]
+    problems += [f"{name} is unknown" for name in state if name not in wanted]
+    problems += [
+        f"{name} is {list(state[name].shape)}, expected {list(tensor.shape)}"
+        for name, tensor in wanted.items()
+        if name in state and state[name].shape != tensor.shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise InputError.at(folder / "model.safetensors", "weights", f"do not fit config.json: {'; '.join(problems[:3])}{more}")
+    model.load_state_dict(state)
+    return model.eval(), Tokenizer.load(folder / "tokenizer.json", config.vocabulary)
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The ModelConfig in a folder's config.json."""
+    path = Path(folder) / "config.json"
+    config = read_json(path, "the settings of a model")
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        found = config.get("format") if isinstance(config, dict) else None
+        raise InputError.at(path, "format", f"version {found!r} is not known here", f"this monoglot reads version {FORMAT}")
+    try:
+        return ModelConfig.model_validate(config.get("model"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError.at(path, ".".join(map(str, ("model", *first["loc"]))), first["msg"]) from None
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """All tensors of a weights file as float32 (integers stay), shared ones under each of their names."""
+    try:
+        with safe_open(path, "pt") as file:
+            stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is not a dict)
+            aliases = json.loads((file.metadata() or {}).get("aliases", "{}"))
+    except (SafetensorError, OSError) as error:
+        raise InputError.at(path, "weights", f"cannot be read ({error})", "the file is truncated or not safetensors; get it again") from None
+    state = {}
+    for name, tensor in stored.items():
+        if name.endswith(_FACTOR):
+            continue
+        if name + _FACTOR in stored:
+            tensor = tensor.float() * stored[name + _FACTOR].float()
+        state[name] = tensor.float() if tensor.is_floating_point() else tensor
+    return state | {name: state[same] for name, same in aliases.items()}
+
+
+def _stored(state: dict[str, Tensor], dtype: torch.dtype, int8: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors as they go to disk, and the names that mean a tensor stored under another name."""
+    tensors: dict[str, Tensor] = {}
+    aliases: dict[str, str] = {}
+    first_name: dict[tuple[int, tuple[int, ...]], str] = {}
+    for name, tensor in state.items():
+        key = (tensor.data_ptr(), tuple(tensor.shape))
+        if tensor.numel() and key in first_name:
+            aliases[name] = first_name[key]
+            continue
+        first_name[key] = name
+        tensor = tensor.detach().cpu()
+        if tensor.dim() == 2 and any(re.search(pattern, name) for pattern in int8):
+            factor = (tensor.float().abs().amax(dim=1, keepdim=True) / 127).clamp(min=1e-12)
+            tensors[name] = (tensor.float() / factor).round().to(torch.int8)
+            tensors[name + _FACTOR] = factor
+        else:
+            tensors[name] = tensor.to(dtype).contiguous() if tensor.is_floating_point() else tensor.contiguous()
+    return tensors, aliases
+
+
+class SkipInit(TorchFunctionMode):
+    """Inside of this, fresh parameters are left as they are: their values are about to be loaded."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))

@@ -1,0 +1,17 @@
+"""name: media -> the name of the one thing they show, in the row's language."""
+
+from monoglot.errors import InputError
+from monoglot.nouns import Posed, Sample
+from monoglot.tasks.base import TASKS, Task, need_media, target
+
+LANGUAGES = {"en": "", "ja": " in Japanese", "fr": " in French", "es": " in Spanish", "de": " in German", "it": " in Italian", "ru": " in Russian"}
+
+
+def pose(sample: Sample) -> Posed:
+    media = need_media(sample, "image", "video", "audio", task="name")
+    if sample.lang not in LANGUAGES:
+        raise InputError.at(sample.where, "lang", f"{sample.lang!r} has no prompt", f"known: {', '.join(LANGUAGES)}")
+    return Posed((*media, f" what is this called{LANGUAGES[sample.lang]}?"), target(sample))
+
+
+NAME = TASKS.add("name", Task(pose=pose, metrics=("exact_match",), source="prompt: ours, in the manner of OFA's", max_length=40))

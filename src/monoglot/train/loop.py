@@ -1,0 +1,303 @@
+"""The training loop: tasks mixed by quotas in every step, one loss.
+
+    Recipe -> model, data -> (mixture -> rows -> examples -> batch -> loss -> step)* -> model folder
+
+A run is a folder: recipe.yaml, metrics.jsonl (a line every few steps), quarantine.jsonl, checkpoint.pt, model/ when it is done.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import yaml
+
+from monoglot import __version__
+from monoglot.cache import cache_dir
+from monoglot.data.collate import Batch
+from monoglot.data.features import CachingPreparer, FeatureCache, fingerprint
+from monoglot.data.mixture import Mixture
+from monoglot.data.prepare import Example, collate_examples
+from monoglot.data.rowfile import RowFile
+from monoglot.errors import InputError
+from monoglot.files import atomic_path, write_text
+from monoglot.interop.parts import part_or_none
+from monoglot.interop.warm_start import tokenizer_from_part, warm_start
+from monoglot.model.unified import UnifiedModel
+from monoglot.store import load_model, save_model
+from monoglot.text.tokenizer import Tokenizer
+from monoglot.train.balance import BALANCERS
+from monoglot.train.losses import token_losses
+from monoglot.train.optim import build_optimizer, freeze, schedule, set_rate
+from monoglot.train.progress import Progress
+from monoglot.train.recipe import Recipe, Source
+
+_LOG_EVERY = 10  # steps
+_AHEAD = 3  # batches that are read while one is computed
+
+
+@dataclass
+class Step:
+    """The rows of one step, collated; `sources[b]` says which data set row b came from."""
+
+    index: int
+    batch: Batch
+    sources: torch.Tensor
+
+
+def train(recipe: Recipe, folder: Path, *, resume: bool = False, quiet: bool = False) -> Path:
+    """Run a recipe and return the finished model's folder.
+
+    Args:
+        folder: the run's folder; must be new unless `resume`.
+        resume: go on from the folder's checkpoint.
+
+    Raises:
+        InputError: the recipe, its data or the folder are not as they must be; told before anything is trained.
+    """
+    folder = Path(folder)
+    checkpoint = folder / "checkpoint.pt"
+    if folder.exists() and any(folder.iterdir()) and not resume:
+        raise InputError.at(folder, "run", "the folder is not empty", "give a new one, or --resume to go on")
+    rows = [_row_file(recipe, source) for source in recipe.mixture]
+    model, tokenizer, lineage = start_model(recipe)
+    write_text(folder / "recipe.yaml", yaml.safe_dump(json.loads(recipe.model_dump_json(exclude_none=True)), sort_keys=False, allow_unicode=True))
+    _set_up(model, recipe)
+    optimizer = build_optimizer(model, recipe.optimizer)
+    first = _restore(checkpoint, recipe, model, optimizer) if resume and checkpoint.exists() else 0
+
+    preparer = CachingPreparer(
+        tokenizer, model.config.modalities, source_positions=model.config.source_positions, target_positions=model.config.target_positions
+    )
+    preparer.cache = _open_cache(recipe, model)
+    mixture = Mixture([len(file) for file in rows], [source.quota for source in recipe.mixture], recipe.seed)
+    balancer = BALANCERS[recipe.balance]([s.quota for s in recipe.mixture], [s.weight for s in recipe.mixture])
+    quarantine = Quarantine(folder / "quarantine.jsonl", recipe.quarantine_share)
+    autocast = torch.autocast("cpu", torch.bfloat16) if recipe.precision == "bfloat16" else nullcontext()
+
+    saved = time.monotonic()
+    names = [source.name for source in recipe.mixture]
+    with Progress(names, recipe.steps, first, folder / "metrics.jsonl", quiet=quiet) as progress:
+        for step in _steps_ahead(recipe, mixture, rows, preparer, quarantine, first):
+            model.train()
+            model.encoders.eval()  # frozen or not, running statistics of other people's pictures are kept
+            set_rate(optimizer, schedule(step.index, recipe.steps, recipe.optimizer.warmup))
+            with autocast:
+                features = _features(model, step.batch, preparer.cache)
+                memory = model.encode(step.batch, features)
+                states = model.decode(step.batch.target_in, memory)
+                valid = step.batch.target_valid
+                logits = model.logits(states[valid])
+            losses = token_losses(logits, step.batch.target_out[valid], smoothing=recipe.smoothing)
+            by_source = _mean_by_source(losses, step, len(names))
+            weights = balancer.weights(by_source.detach())
+            loss = (weights * by_source.nan_to_num()).sum()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], recipe.optimizer.clip)
+            if torch.isfinite(norm):
+                optimizer.step()
+            counts = torch.bincount(step.sources, minlength=len(names)).tolist()
+            progress.step(step.index, by_source.tolist(), counts, float(norm), optimizer.param_groups[0]["lr"], log=step.index % _LOG_EVERY == 0)
+            last = step.index + 1 == recipe.steps
+            if last or time.monotonic() - saved > 60 * recipe.checkpoint_minutes:
+                _save(checkpoint, recipe, model, optimizer, step.index + 1)
+                saved = time.monotonic()
+            if recipe.validate_every and not last and (step.index + 1) % recipe.validate_every == 0:
+                progress.note(validate(recipe, model, tokenizer, preparer))
+    if preparer.cache is not None:
+        preparer.cache.close()
+    lineage |= {"recipe": json.loads(recipe.model_dump_json(exclude_none=True)), "monoglot": __version__, "torch": torch.__version__}
+    save_model(folder / "model", model, tokenizer, dtype=torch.bfloat16, int8=recipe.int8, card=_card(recipe, model), lineage=lineage)
+    return folder / "model"
+
+
+def start_model(recipe: Recipe) -> tuple[UnifiedModel, Tokenizer, dict[str, Any]]:
+    """The model that a run begins with, its tokenizer and where it comes from."""
+    if recipe.start not in ("warm", "cold"):
+        model, tokenizer = load_model(Path(recipe.start))
+        return model, tokenizer, {"parents": [recipe.start]}
+    assert recipe.model is not None, "the recipe checks this"
+    torch.manual_seed(recipe.seed)
+    model = UnifiedModel(recipe.model)
+    tokenizer = tokenizer_from_part(part_or_none("whisper-tiny-en"), recipe.model.vocabulary)
+    if tokenizer is None:
+        bundled = Path(__file__).parent.parent / "assets" / "nano" / "tokenizer.json"
+        tokenizer = Tokenizer.load(bundled, recipe.model.vocabulary)
+    parts = warm_start(model, tokenizer, seed=recipe.seed, language=recipe.start == "warm")
+    return model, tokenizer, {"parents": [], "parts": parts, "start": recipe.start}
+
+
+def validate(recipe: Recipe, model: UnifiedModel, tokenizer: Tokenizer, preparer: CachingPreparer) -> dict[str, float]:
+    """Mean loss a token of each held-out source, in nats."""
+    result = {}
+    model.eval()
+    for source in recipe.validation:
+        rows = _row_file(recipe, source)
+        examples = [preparer.example(rows[index]) for index in range(min(source.quota, len(rows)))]
+        with torch.no_grad():
+            batch = collate_examples(examples)
+            features = _features(model, batch, preparer.cache)
+            logits = model.logits(model.decode(batch.target_in, model.encode(batch, features))[batch.target_valid])
+            result[source.name] = float(token_losses(logits, batch.target_out[batch.target_valid]).mean())
+    return result
+
+
+class Quarantine:
+    """Rows that cannot be read: counted, listed, and the end of the run when they are too many."""
+
+    def __init__(self, path: Path, share: float):
+        self.path, self.share = path, share
+        self.seen, self.bad = 0, 0
+
+    def add(self, sample_where: str, error: InputError) -> None:
+        self.bad += 1
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"row": sample_where, "error": str(error)}, ensure_ascii=False) + "\n")
+        if self.bad > max(10, self.share * self.seen):
+            raise InputError.at(self.path, "data", f"{self.bad} of {self.seen} rows cannot be read", f"mend them or raise quarantine_share ({self.share})")
+
+
+def _steps_ahead(recipe: Recipe, mixture: Mixture, rows: list[RowFile], preparer: CachingPreparer, quarantine: Quarantine, first: int) -> Iterator[Step]:
+    """Steps in order, read by a thread a little ahead of the loop."""
+    ready: queue.Queue[Step | BaseException] = queue.Queue(_AHEAD)
+    stop = threading.Event()
+
+    def work() -> None:
+        try:
+            for index in range(first, recipe.steps):
+                step = _read_step(index, recipe, mixture, rows, preparer, quarantine)
+                while not stop.is_set():
+                    try:
+                        ready.put(step, timeout=0.5)
+                        break
+                    except queue.Full:
+                        continue
+                if stop.is_set():
+                    return
+        except BaseException as error:  # handed to the loop, which raises it
+            ready.put(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        for _ in range(first, recipe.steps):
+            step = ready.get()
+            if isinstance(step, BaseException):
+                raise step
+            yield step
+    finally:
+        stop.set()
+
+
+def _read_step(index: int, recipe: Recipe, mixture: Mixture, rows: list[RowFile], preparer: CachingPreparer, quarantine: Quarantine) -> Step:
+    examples: list[Example] = []
+    sources: list[int] = []
+    for draw in mixture.step(index):
+        quarantine.seen += 1
+        copies = recipe.mixture[draw.source].augment
+        variant = (draw.epoch % (abs(copies) + 1)) * (1 if copies > 0 else -1)
+        where = f"{rows[draw.source].path}:{draw.row + 1}"
+        try:
+            sample = rows[draw.source][draw.row]
+            example = preparer.example(sample, variant=variant)
+            if not len(example.sequence.target_ids):
+                raise InputError.at(where, "target", "is missing", "training needs the answer")
+        except InputError as error:
+            quarantine.add(where, error)
+            continue
+        examples.append(example)
+        sources.append(draw.source)
+    return Step(index, collate_examples(examples), torch.tensor(sources))
+
+
+def _features(model: UnifiedModel, batch: Batch, cache: FeatureCache | None) -> dict[str, list[torch.Tensor]]:
+    """Encode what is not kept yet; keep it. Frozen features are rounded as the cache rounds them, so a resumed run sees the same."""
+    if cache is None:
+        return model.encode_media(batch.media)
+    with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        features = model.encode_media(batch.media)
+    for name, media in batch.media.items():
+        for index, key in media.keys.items():
+            if index not in media.encoded:
+                rounded = features[name][index].to(torch.float16)
+                cache.put(key, rounded.numpy(), media.grids[index])
+                features[name][index] = rounded.float()
+    return features
+
+
+def _mean_by_source(losses: torch.Tensor, step: Step, count: int) -> torch.Tensor:
+    """float[count]: mean loss a token of each data set, rows weighted; NaN for one without rows in this step."""
+    source = step.sources[:, None].expand_as(step.batch.target_valid)[step.batch.target_valid]
+    weight = step.batch.weights[:, None].expand_as(step.batch.target_valid)[step.batch.target_valid]
+    member = F.one_hot(source, count).to(losses.dtype) * weight[:, None]
+    return (losses[:, None] * member).sum(0) / member.sum(0)
+
+
+def _row_file(recipe: Recipe, source: Source) -> RowFile:
+    rows = RowFile(Path(recipe.data_folder) / source.data, limit=source.limit)
+    if not len(rows):
+        raise InputError.at(rows.path, "data", "has no rows", f"data set {source.name!r} needs at least one")
+    return rows
+
+
+def _set_up(model: UnifiedModel, recipe: Recipe) -> None:
+    try:
+        freeze(model, recipe.freeze)
+    except ValueError as error:
+        raise InputError.at("recipe", "freeze", str(error)) from None
+    torch.manual_seed(recipe.seed)
+
+
+def _open_cache(recipe: Recipe, model: UnifiedModel) -> FeatureCache | None:
+    """None when the encoders are trained or the cache is turned off."""
+    c = recipe.feature_cache
+    if c.gigabytes == 0 or any(p.requires_grad for p in model.encoders.parameters()):
+        return None
+    folder = Path(c.folder) if c.folder else cache_dir() / "features"
+    settings = model.config.model_dump(mode="json")["modalities"]
+    return FeatureCache(folder / fingerprint(model.encoders, settings), int(c.gigabytes * 1e9))
+
+
+def _save(path: Path, recipe: Recipe, model: UnifiedModel, optimizer: torch.optim.Optimizer, step: int) -> None:
+    state = {
+        "recipe": recipe.model_dump_json(),
+        "step": step,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "rng": torch.get_rng_state(),
+    }
+    with atomic_path(path) as temporary:
+        torch.save(state, temporary)
+
+
+def _restore(path: Path, recipe: Recipe, model: UnifiedModel, optimizer: torch.optim.Optimizer) -> int:
+    try:
+        state = torch.load(path, weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise InputError.at(path, "checkpoint", f"cannot be read ({str(error).splitlines()[0]})", "start the run again in a new folder") from None
+    if state["recipe"] != recipe.model_dump_json():
+        changed = _changed(json.loads(state["recipe"]), json.loads(recipe.model_dump_json()))
+        raise InputError.at(path, "recipe", f"changed since the run began: {changed}", "use the run's own recipe.yaml, or a new folder")
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    torch.set_rng_state(state["rng"])
+    return int(state["step"])
+
+
+def _changed(old: dict[str, Any], new: dict[str, Any]) -> str:
+    return ", ".join(key for key in {**old, **new} if old.get(key) != new.get(key))
+
+
+def _card(recipe: Recipe, model: UnifiedModel) -> str:
+    millions = sum(p.numel() for p in model.parameters()) / 1e6
+    sources = "\n".join(f"- {s.name}: {s.data}, {s.quota} rows a step" for s in recipe.mixture)
+    return f"# {recipe.name}\n\nA monoglot model of {millions:.1f} M parameters, trained for {recipe.steps} steps on\n\n{sources}\n"

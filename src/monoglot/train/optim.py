@@ -1,0 +1,52 @@
+"""AdamW with parameter groups, and its schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from monoglot.train.recipe import Optimizer
+
+
+def freeze(model: nn.Module, prefixes: Iterable[str]) -> None:
+    """Parameters whose name starts with one of `prefixes` are not trained. ValueError for a prefix that fits none."""
+    names = [name for name, _ in model.named_parameters()]
+    for prefix in prefixes:
+        if not any(name.startswith(prefix) for name in names):
+            raise ValueError(f"freeze: no parameter starts with {prefix!r}; they start with {', '.join(sorted({n.split('.')[0] for n in names}))}")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not any(name.startswith(prefix) for prefix in prefixes))
+
+
+def build_optimizer(model: nn.Module, c: Optimizer) -> torch.optim.AdamW:
+    """Groups by learning rate and by whether weights decay; `base_lr` in each group is its highest rate."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        matching = [prefix for prefix in c.lr_parts if name.startswith(prefix)]
+        lr = c.lr_parts[max(matching, key=len)] if matching else c.lr
+        is_matrix = parameter.dim() >= 2 and not any(part in name for part in ("positions", "cells", "frames", "types"))
+        groups.setdefault((lr, c.weight_decay if is_matrix else 0.0), []).append(parameter)
+    return torch.optim.AdamW(
+        [{"params": parameters, "lr": lr, "base_lr": lr, "weight_decay": decay} for (lr, decay), parameters in groups.items()],
+        betas=c.betas,
+        fused=True,
+    )
+
+
+def schedule(step: int, steps: int, warmup: float) -> float:
+    """Factor of the highest rate at `step`: linear from 0 over the warm-up, then linear to 0 at the end.
+
+    >>> [round(schedule(step, 100, 0.1), 2) for step in (0, 4, 9, 10, 55, 99)]
+    [0.1, 0.5, 1.0, 1.0, 0.5, 0.01]
+    """
+    rising = max(1, int(steps * warmup))
+    return (step + 1) / rising if step < rising else (steps - step) / (steps - rising)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
