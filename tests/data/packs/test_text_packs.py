@@ -217,12 +217,16 @@ def lists(tmp_path, monkeypatch):
         return f"Number {i} of all games. {GAME} {GAME} This one is {kind}."
 
     english = [
-        described(f"game{i}{suffix}", "en", f"tile puzzle{suffix}", family(i, suffix or "plain"))
+        described(f"game{i}{suffix}", "en", f"tile puzzle {i}{suffix}", family(i, suffix or "plain"))
         for i in range(20)
         for suffix in ("", "-data", "-doc", "-extra")
     ]
-    english += [described("librust-a-dev", "en", "tile puzzle", GAME), described("game0", "en", "again", GAME)]
-    japanese = [described(f"game{i}", "ja", "タイルのパズル", f"ゲーム{i}番目。{SPIEL}") for i in range(10)]
+    english += [
+        described("librust-a-dev", "en", "tile puzzle", GAME),
+        described("game9z", "en", "tile puzzle 9", GAME),
+        described("game0", "en", "again", GAME),
+    ]
+    japanese = [described(f"game{i}", "ja", f"タイルのパズル {i}", f"ゲーム{i}番目。{SPIEL}") for i in range(10)]
     folder = tmp_path / "lists"
     folder.mkdir()
     (folder / "d_main_i18n_Translation-en").write_text("\n".join(english), encoding="utf-8")
