@@ -37,10 +37,10 @@ __all__ = ["STYLES", "Concept", "build_emoji", "read_concepts", "split_of"]
 
 def single_rows(writer: PackWriter, concepts: Sequence[Concept]) -> None:
     """names_en, names_ja, kinds, yesno; and names_en_sharealike, the pictures of OpenMoji."""
-    related: dict[str, list[Concept]] = defaultdict(list)
-    for concept in concepts:
-        related[concept.subgroup].append(concept)
     askable = [concept for concept in concepts if concept.name not in NOT_THINGS]
+    related: dict[str, list[Concept]] = defaultdict(list)
+    for concept in askable:
+        related[concept.subgroup].append(concept)
     licences = {style.name: style.licence for style in STYLES}
     for concept in concepts:
         for style in concept.styles:
@@ -66,7 +66,7 @@ def single_rows(writer: PackWriter, concepts: Sequence[Concept]) -> None:
             if concept.name in NOT_THINGS:
                 continue
             rng = stream(writer.seed, "emoji", "yesno", style, concept.hexcode)
-            near = [c for c in related[concept.subgroup] if c in askable] if rng.random() < 0.5 else []
+            near = related[concept.subgroup] if rng.random() < 0.5 else []
             other = pick_other(concept, near, rng) or pick_other(concept, askable, rng)
             row("yesno", "vqa", is_this(concept.name), ["yes"], part="yes", choices=["yes", "no"])
             if other is not None:

@@ -1,6 +1,6 @@
 """Concepts of the pack `emoji`: what there is to draw, who drew it, and the drawings as pictures.
 
-    emojibase-data -> Concept (names, kind) + drawing packages -> Style, joined by code point -> one PNG a style
+emojibase-data -> Concept (names, kind) + drawing packages -> Style, joined by code point -> one PNG a style
 """
 
 from __future__ import annotations

@@ -90,7 +90,8 @@ class Cast:
         self.by_style = {s: [c for c in concepts if s in c.styles and in_scenes(c)] for s in styles}
         self.by_style = {style: found for style, found in self.by_style.items() if len(found) >= 8}
         self.styles = list(self.by_style)
-        self.all = [c for c in concepts if any(c in found for found in self.by_style.values())]
+        playing = {c.hexcode for found in self.by_style.values() for c in found}
+        self.all = [c for c in concepts if c.hexcode in playing]
         self.picture = lru_cache(maxsize=512)(
             lambda style, code: Image.open(media / style / f"{code}.png").convert("RGBA")
         )
@@ -119,11 +120,7 @@ def compose(cast: Cast, rng: np.random.Generator) -> Scene:
         if kind == "count":
             first = cast.draw(rng, (), style, countable=True)
             copies = int(rng.integers(1, 6))
-            others = (
-                int(rng.integers(1 if copies < 5 else 0, max(1, 6 - copies) + 1))
-                if copies < 5
-                else int(rng.integers(2))
-            )
+            others = int(rng.integers(min(1, 5 - copies), 7 - copies))  # at most six stickers
             things = [first] * copies
         else:
             others = 2 if kind == "pair" else int(rng.integers(3, 6))
@@ -164,7 +161,7 @@ def _lay_out(kind: str, things: Sequence[tuple[Concept, str]], cast: Cast, rng: 
 
 
 def turn(picture: Image.Image, concept: Concept, side: float, rng: np.random.Generator) -> Image.Image:
-    """A picture as a sticker: its longer side has `side` pixels, then it is turned up to 12 degrees, perhaps mirrored."""
+    """A picture as a sticker: scaled to a longer side of `side` pixels, then turned a little, perhaps mirrored."""
     if concept.group in ("animals-nature", "food-drink") and rng.random() < 0.5:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     # Clear pixels may hold any colour, which would bleed into the edges: work with alpha multiplied in.
@@ -243,7 +240,8 @@ def ask(scene: Scene, cast: Cast, rng: np.random.Generator) -> Iterator[tuple[st
         row = {"task": "region_caption", "text": "", "box": list(sticker.box)}
         yield "region_caption", row | _targets(sticker.concept)
     if scene.kind == "count":
-        repeated = max(scene.stickers, key=lambda s: tally[s.concept.name]).concept
+        countable = [s.concept for s in scene.stickers if is_countable(s.concept)]
+        repeated = max(countable, key=lambda concept: tally[concept.name])
         others = [s.concept for s in shuffled if is_countable(s.concept) and s.concept != repeated]
         asked = [repeated, *others[:1]]
         for concept in asked[: 2 if rng.random() < 0.3 else 1]:

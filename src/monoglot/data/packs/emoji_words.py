@@ -109,24 +109,19 @@ ALSO = _table("""
 
 KINDS = _table("""
     happy face: face-smiling, face-affection, face-glasses
-    funny face: face-tongue, face-hat
-    face: face-hand, face-neutral-skeptical
-    tired face: face-sleepy
-    sick face: face-unwell
+    face: face-tongue, face-hat, face-hand, face-neutral-skeptical, face-sleepy, face-unwell
     sad face: face-concerned
     angry face: face-negative
     fantasy figure: face-costume, person-fantasy
     animal face: cat-face, monkey-face
     heart: heart
-    feeling sign: emotion
+    symbol: emotion, religion, zodiac, gender, other-symbol, math, punctuation
     hand: hand-fingers-open, hand-fingers-partial, hand-single-finger, hand-fingers-closed, hands, hand-prop
     body part: body-parts
-    person: person, person-gesture, person-role, person-activity, person-resting, person-symbol
-    athlete: person-sport
-    family: family
-    animal: animal-mammal
+    person: person, person-gesture, person-role, person-activity, person-resting, person-symbol, person-sport,
+        family
+    animal: animal-mammal, animal-amphibian, animal-reptile
     bird: animal-bird
-    reptile or amphibian: animal-amphibian, animal-reptile
     sea animal: animal-marine
     insect: animal-bug
     flower: plant-flower
@@ -134,27 +129,24 @@ KINDS = _table("""
     fruit: food-fruit
     vegetable: food-vegetable
     food: food-prepared, food-asian, food-marine
-    sweet food: food-sweet
+    dessert: food-sweet
     drink: drink
     kitchenware: dishware
-    map: place-map
-    landscape: place-geographic
+    place: place-map, place-geographic, place-other
     building: place-building, place-religious
-    place: place-other
-    land vehicle: transport-ground
+    vehicle: transport-ground
     boat: transport-water
     aircraft: transport-air
-    travel item: hotel
+    object: hotel, other-object
     clock: time
-    sky or weather: sky-weather
+    weather or sky: sky-weather
     celebration: event
     award: award-medal
     sport: sport
     game: game
-    art or craft: arts-crafts
+    art: arts-crafts
     clothing: clothing
-    sound device: sound
-    music: music
+    music or sound: sound, music
     musical instrument: musical-instrument
     phone: phone
     computer: computer
@@ -162,49 +154,31 @@ KINDS = _table("""
     book or paper: book-paper
     money: money, currency
     mail: mail
-    writing tool: writing
-    office supply: office
-    lock or key: lock
-    tool: tool
-    science tool: science
-    medicine: medical
+    office supply: writing, office
+    tool: lock, tool
+    science or medicine: science, medical
     household item: household
-    object: other-object
-    public sign: transport-sign
-    warning sign: warning
+    sign: transport-sign, warning
     arrow: arrow
-    religious symbol: religion
-    zodiac sign: zodiac
-    player button: av-symbol
-    symbol: gender, other-symbol
-    math sign: math
-    punctuation mark: punctuation
-    number: keycap
-    letters: alphanum
+    button: av-symbol
+    letters or numbers: keycap, alphanum
     shape: geometric
     flag: flag, country-flag, subdivision-flag
 """)
 """emojibase subgroup -> what one would call such a thing (written the other way round)."""
 
 KIND_OF = _table("""
-    body part: skull, footprints, fingerprint
-    warning sign: skull and crossbones
-    boat part: anchor
+    body part: skull, footprints, fingerprint, paw prints, pig nose, feather, wing, spiral shell
+    sign: skull and crossbones, stop sign, construction, bus stop, horizontal traffic light, vertical traffic light
+    object: anchor, oil drum, fuel pump, wheel, police car light, brick, wood, rock
     furniture: seat, bed, chair, couch and lamp
     spacecraft: satellite, rocket, flying saucer
     aircraft: parachute
-    public sign: stop sign, construction, bus stop
-    traffic light: horizontal traffic light, vertical traffic light
-    container: oil drum
-    machine: fuel pump
-    vehicle part: wheel, police car light
     tool: thermometer
     household item: umbrella, closed umbrella, umbrella with rain drops, umbrella on ground
     animal home: spider web, empty nest, nest with eggs
-    animal part: paw prints, pig nose, feather, wing, spiral shell
-    microbe: microbe
+    animal: microbe
     food: cooking
-    building material: brick, wood, rock
     celebration: wedding
 """)
 """label -> kind, where the subgroup would mislead (written the other way round)."""
