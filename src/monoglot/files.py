@@ -25,7 +25,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        raise InputError.at(path, "", f"cannot be written ({error.strerror or error})", "free some space or choose another place") from error
+        raise InputError.at(
+            path, "", f"cannot be written ({error.strerror or error})", "free some space or choose another place"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -71,7 +71,9 @@ def load_model(folder: Path) -> tuple[UnifiedModel, Tokenizer]:
         raise InputError.at(folder, "model", "no such folder", "give a model folder or the name of a bundled model")
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
-        raise InputError.at(folder, "model", f"incomplete: {', '.join(missing)} missing", f"a model folder holds {', '.join(FILES)}")
+        raise InputError.at(
+            folder, "model", f"incomplete: {', '.join(missing)} missing", f"a model folder holds {', '.join(FILES)}"
+        )
     config = read_config(folder)
     with SkipInit():
         model = UnifiedModel(config)
@@ -86,7 +88,9 @@ def load_model(folder: Path) -> tuple[UnifiedModel, Tokenizer]:
     ]
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise InputError.at(folder / "model.safetensors", "weights", f"do not fit config.json: {'; '.join(problems[:3])}{more}")
+        raise InputError.at(
+            folder / "model.safetensors", "weights", f"do not fit config.json: {'; '.join(problems[:3])}{more}"
+        )
     model.load_state_dict(state)
     return model.eval(), Tokenizer.load(folder / "tokenizer.json", config.vocabulary)
 
@@ -97,7 +101,9 @@ def read_config(folder: Path) -> ModelConfig:
     config = read_json(path, "the settings of a model")
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         found = config.get("format") if isinstance(config, dict) else None
-        raise InputError.at(path, "format", f"version {found!r} is not known here", f"this monoglot reads version {FORMAT}")
+        raise InputError.at(
+            path, "format", f"version {found!r} is not known here", f"this monoglot reads version {FORMAT}"
+        )
     try:
         return ModelConfig.model_validate(config.get("model"))
     except ValidationError as error:
@@ -112,7 +118,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is not a dict)
             aliases = json.loads((file.metadata() or {}).get("aliases", "{}"))
     except (SafetensorError, OSError) as error:
-        raise InputError.at(path, "weights", f"cannot be read ({error})", "the file is truncated or not safetensors; get it again") from None
+        raise InputError.at(
+            path, "weights", f"cannot be read ({error})", "the file is truncated or not safetensors; get it again"
+        ) from None
     state = {}
     for name, tensor in stored.items():
         if name.endswith(_FACTOR):
@@ -123,7 +131,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return state | {name: state[same] for name, same in aliases.items()}
 
 
-def _stored(state: dict[str, Tensor], dtype: torch.dtype, int8: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _stored(
+    state: dict[str, Tensor], dtype: torch.dtype, int8: Sequence[str]
+) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors as they go to disk, and the names that mean a tensor stored under another name."""
     tensors: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}

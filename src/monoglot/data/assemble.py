@@ -1,6 +1,6 @@
 """A posed sample becomes one sequence of numbers.
 
-    Posed + prepared media -> words through the tokenizer, room for each media item -> Sequence
+Posed + prepared media -> words through the tokenizer, room for each media item -> Sequence
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from monoglot.nouns import Media, Posed, Sequence, Span, Symbols
 from monoglot.text.tokenizer import Tokenizer
 from monoglot.text.vocabulary import BOS, EOS, PAD
 
-_LONGEST_TOKEN = 16  # characters; more than this many a token are not even looked at, so that 1 MB of text costs nothing
+_LONGEST_TOKEN = (
+    16  # characters; more than this many a token are not even looked at, so that 1 MB of text costs nothing
+)
 
 
 def assemble(
@@ -35,7 +37,9 @@ def assemble(
         grids: how many tokens each of them needs.
         source_positions, target_positions: the longest text and answer, in tokens. The longest part of the words is cut to fit; media never are.
     """
-    words = _fit([_encode(part, tokenizer, source_positions) for part in posed.prompt], posed.prompt, source_positions - 2)
+    words = _fit(
+        [_encode(part, tokenizer, source_positions) for part in posed.prompt], posed.prompt, source_positions - 2
+    )
     ids: list[np.ndarray] = []
     spans: list[Span] = []
     media = iter(grids)
@@ -51,7 +55,9 @@ def assemble(
         ids.append(piece)
         length += len(piece)
     ids.append(np.array([EOS] if begun else [BOS, EOS]))
-    target = np.concatenate([tokenizer.encode(posed.target)[: target_positions - 2], [EOS]]) if posed.target else np.zeros(0)
+    target = (
+        np.concatenate([tokenizer.encode(posed.target)[: target_positions - 2], [EOS]]) if posed.target else np.zeros(0)
+    )
     return Sequence(np.concatenate(ids).astype(np.int64), tuple(spans), tuple(items), target.astype(np.int64), weight)
 
 

@@ -39,7 +39,12 @@ class MediaBatch:
 
     def flat_places(self, columns: int) -> Tensor:
         """int64[sum of L]: where each token of each item lies in the flattened [B, S] source."""
-        return torch.cat([torch.arange(grid.length) + row * columns + start for row, start, grid in zip(self.rows, self.starts, self.grids)])
+        return torch.cat(
+            [
+                torch.arange(grid.length) + row * columns + start
+                for row, start, grid in zip(self.rows, self.starts, self.grids)
+            ]
+        )
 
 
 @dataclass
@@ -71,12 +76,18 @@ def collate(sequences: List[Sequence], grids: List[List[Grid]]) -> Batch:
     """Pad sequences to the longest. `grids[b][i]` is the grid of `sequences[b].media[i]`."""
     source_ids, source_valid = pad([sequence.source_ids for sequence in sequences])
     target_out, target_valid = pad([sequence.target_ids for sequence in sequences])
-    target_in = torch.cat([torch.full((len(sequences), 1), BOS), target_out[:, :-1]], dim=1) if target_out.shape[1] else target_out
+    target_in = (
+        torch.cat([torch.full((len(sequences), 1), BOS), target_out[:, :-1]], dim=1)
+        if target_out.shape[1]
+        else target_out
+    )
     media: dict[str, MediaBatch] = {}
     for row, (sequence, row_grids) in enumerate(zip(sequences, grids)):
         for span, item, grid in zip(sequence.spans, sequence.media, row_grids):
             if grid.length != span.length:
-                raise ValueError(f"row {row}: a {span.modality} span of {span.length} tokens for an item of {grid.length}")
+                raise ValueError(
+                    f"row {row}: a {span.modality} span of {span.length} tokens for an item of {grid.length}"
+                )
             batch = media.setdefault(span.modality, MediaBatch([], [], [], []))
             if isinstance(item, Keyed):
                 if item.encoded:

@@ -1,6 +1,6 @@
 """From a sample to a sequence: pose it as its task does, read its media, lay it out.
 
-    Sample -> TASKS[task].pose -> Posed -> prepare each Media -> assemble -> Example
+Sample -> TASKS[task].pose -> Posed -> prepare each Media -> assemble -> Example
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ class Example:
 class Preparer:
     """Turns samples into examples for one model's settings; no network is touched, so data workers can do it."""
 
-    def __init__(self, tokenizer: Tokenizer, modalities: Mapping[str, Any], *, source_positions: int, target_positions: int):
+    def __init__(
+        self, tokenizer: Tokenizer, modalities: Mapping[str, Any], *, source_positions: int, target_positions: int
+    ):
         self.tokenizer, self.modalities = tokenizer, modalities
         self.source_positions, self.target_positions = source_positions, target_positions
 
@@ -63,7 +65,12 @@ class Preparer:
         settings = self.modalities.get(media.modality)
         if settings is None:
             known = ", ".join(self.modalities) or "none"
-            raise InputError.at(sample.where or f"sample {sample.id}", media.modality, "this model does not read it", f"it reads: {known}")
+            raise InputError.at(
+                sample.where or f"sample {sample.id}",
+                media.modality,
+                "this model does not read it",
+                f"it reads: {known}",
+            )
         modality = MODALITIES[media.modality]
         item = modality.prepare(media, settings, variant)
         return item, modality.grid(item, settings)

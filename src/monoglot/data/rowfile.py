@@ -29,7 +29,12 @@ class RowFile:
                     at += len(line)
             self._file = open(self.path, "rb")  # noqa: SIM115 (kept open as long as the list lives)
         except OSError as error:
-            raise InputError.at(self.path, "data", f"cannot be read ({error.strerror})", "build it with `monoglot data build`, or correct the path") from None
+            raise InputError.at(
+                self.path,
+                "data",
+                f"cannot be read ({error.strerror})",
+                "build it with `monoglot data build`, or correct the path",
+            ) from None
         self._starts = np.array(starts, dtype=np.int64)
 
     def __len__(self) -> int:

@@ -1,6 +1,6 @@
 """Predictor: the one way in. Command line, service and page all speak to it.
 
-    row or arguments -> Sample -> Example -> Batch -> Memory -> search -> text -> Task.answer -> Prediction
+row or arguments -> Sample -> Example -> Batch -> Memory -> search -> text -> Task.answer -> Prediction
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ class Predictor:
     def __init__(self, model: UnifiedModel, tokenizer: Tokenizer, *, beam: int = 3):
         self.model, self.tokenizer, self.beam = model.eval(), tokenizer, beam
         c = model.config
-        self.preparer = Preparer(tokenizer, c.modalities, source_positions=c.source_positions, target_positions=c.target_positions)
+        self.preparer = Preparer(
+            tokenizer, c.modalities, source_positions=c.source_positions, target_positions=c.target_positions
+        )
 
     def predict(
         self,
@@ -75,8 +77,12 @@ class Predictor:
         Raises:
             InputError: something given is wrong; nothing is answered.
         """
-        media = [(name, given) for name, given in (("image", image), ("video", video), ("audio", audio)) if given is not None]
-        items = tuple(Media(name, item) for name, given in media for item in (given if isinstance(given, list) else [given]))
+        media = [
+            (name, given) for name, given in (("image", image), ("video", video), ("audio", audio)) if given is not None
+        ]
+        items = tuple(
+            Media(name, item) for name, given in media for item in (given if isinstance(given, list) else [given])
+        )
         corners = None if box is None else (box[0], box[1], box[2], box[3])
         sample = Sample("1", task, items, text, box=corners, choices=tuple(choices), lang=lang, where=f"task {task}")
         started = time.perf_counter()
@@ -94,7 +100,11 @@ class Predictor:
                     sample = row if isinstance(row, Sample) else parse_row(row)
                     examples.append((index, self.preparer.example(sample, with_target=False)))
                 except InputError as error:
-                    given = (row.id, row.task) if isinstance(row, Sample) else (str(row.get("id", "")), str(row.get("task", "")))
+                    given = (
+                        (row.id, row.task)
+                        if isinstance(row, Sample)
+                        else (str(row.get("id", "")), str(row.get("task", "")))
+                    )
                     answers[index] = Prediction(*given, text="", error=str(error))
             examples.sort(key=lambda pair: _kind(pair[1]))
             for _, group in groupby(examples, key=lambda pair: _kind(pair[1])[:2]):
@@ -130,7 +140,10 @@ class Predictor:
 
     def _prediction(self, example: Example, hypotheses: list[Hypothesis]) -> Prediction:
         sample = example.sample
-        candidates = tuple(Candidate(self.tokenizer.decode(h.tokens).strip(), min(1.0, math.exp(h.log_probability))) for h in hypotheses)
+        candidates = tuple(
+            Candidate(self.tokenizer.decode(h.tokens).strip(), min(1.0, math.exp(h.log_probability)))
+            for h in hypotheses
+        )
         best = candidates[0] if candidates else Candidate("", 0.0)
         answer = TASKS[sample.task].answer(best.text)
         box = answer if isinstance(answer, tuple) else None

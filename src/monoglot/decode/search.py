@@ -78,7 +78,9 @@ def beam_search(
         states = model.decode(written[:, -1:] if step else written, memory, cache=cache)
         logits = model.logits(states[:, -1]).float() / s.temperature
         if constraints is not None:
-            logits = _limit(logits, written, [constraints[row] for row in live], [_prefix(prefixes, row) for row in live], beam)
+            logits = _limit(
+                logits, written, [constraints[row] for row in live], [_prefix(prefixes, row) for row in live], beam
+            )
         log_p = logits.log_softmax(-1)
         forced = [_prefix(prefixes, row)[step] if step < len(_prefix(prefixes, row)) else None for row in live]
         _apply_rules(log_p, step, forced, written, s, constrained=constraints is not None)
@@ -138,7 +140,9 @@ def score_answers(model: UnifiedModel, memory: Memory, answers: Sequence[Sequenc
     return list(token_scores.sum(1).split([len(given) for given in answers]))
 
 
-def _apply_rules(log_p: Tensor, step: int, forced: list[int | None], written: Tensor, s: SearchSettings, *, constrained: bool) -> None:
+def _apply_rules(
+    log_p: Tensor, step: int, forced: list[int | None], written: Tensor, s: SearchSettings, *, constrained: bool
+) -> None:
     """The published search's rules, in place and in its order: prefix, shortest length, pad, unknown words, longest length, repeats."""
     beam = s.beam
     for block, token in enumerate(forced):
@@ -164,7 +168,9 @@ def _apply_rules(log_p: Tensor, step: int, forced: list[int | None], written: Te
             log_p[row, repeats] = float("-inf")
 
 
-def _limit(logits: Tensor, written: Tensor, constraints: list[Constraint | None], prefixes: list[Sequence[int]], beam: int) -> Tensor:
+def _limit(
+    logits: Tensor, written: Tensor, constraints: list[Constraint | None], prefixes: list[Sequence[int]], beam: int
+) -> Tensor:
     """Only what each row's constraint allows keeps its logit."""
     limited = logits.clone()
     for index, ids in enumerate(written.tolist()):
@@ -184,4 +190,6 @@ def _prefix(prefixes: Sequence[Sequence[int]] | None, row: int) -> Sequence[int]
 def _finish(written: Tensor, scores: Tensor, score: float, step: int, s: SearchSettings) -> Hypothesis:
     cumulative = [*scores.tolist(), score]
     token_scores = tuple(now - before for now, before in zip(cumulative, [0.0, *cumulative]))
-    return Hypothesis((*written[1:].tolist(), EOS), score / (step + 1) ** s.length_penalty if s.normalize else score, token_scores)
+    return Hypothesis(
+        (*written[1:].tolist(), EOS), score / (step + 1) ** s.length_penalty if s.normalize else score, token_scores
+    )

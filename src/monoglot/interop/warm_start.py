@@ -80,7 +80,9 @@ def _speak_as_whisper(
     _part_twins(words, tokenizer, rng)
     rows = model.words.weight
     rows[len(SPECIALS) : len(SPECIALS) + GPT2_WORDS] = torch.from_numpy(words)
-    rows[len(SPECIALS) + END_OF_TEXT] = -torch.from_numpy(words.mean(0))  # a filler row: as far from every word as can be
+    rows[len(SPECIALS) + END_OF_TEXT] = -torch.from_numpy(
+        words.mean(0)
+    )  # a filler row: as far from every word as can be
     rows[EOS] = torch.from_numpy(embeddings[END_OF_TEXT])
     rows[BOS] = torch.from_numpy(embeddings[NO_TIMESTAMPS])
     rows[vocabulary.bins.start :] = torch.from_numpy(location_codes(vocabulary.num_bins, words, rng))

@@ -210,15 +210,15 @@ def _from_container(container: Any, media: Media, name: str, max_seconds: float)
     if start > SEEK_BACK_S:
         container.seek(base + int((start - SEEK_BACK_S) / unit), stream=stream)
     samples, filled, at = np.zeros(last - first, np.float32), 0, 0
+    tick = max(1, math.ceil(unit * rate))  # timestamps are whole units, so that smaller steps are not gaps
     to_planar = av.AudioResampler(format="fltp")
     for frame in _and_flush(container.decode(stream)):
         for part in to_planar.resample(frame):
             mono = part.to_ndarray().mean(axis=0, dtype=np.float32)
             if part.pts is not None:
                 stamp = round((part.pts * float(part.time_base) - base * unit) * rate)
-                at = (
-                    stamp if abs(stamp - at) > 1 else at
-                )  # timestamps are rounded to their unit; small steps are not gaps
+                if abs(stamp - at) > tick:
+                    at = stamp
             low, high = max(at, first), min(at + len(mono), last)
             if low < high:
                 samples[low - first : high - first] = mono[low - at : high - at]
@@ -227,9 +227,8 @@ def _from_container(container: Any, media: Media, name: str, max_seconds: float)
         if at >= last:
             break
     if not filled:
-        raise MediaError.at(
-            name, media.modality, f"has no samples at {start:g} s", "it is empty or cut off; copy or download it again"
-        )
+        wrong = f"has no samples at {start:g} s"
+        raise MediaError.at(name, media.modality, wrong, "it is empty or cut off; copy or download it again")
     return samples[:filled], rate
 
 

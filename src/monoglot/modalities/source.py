@@ -56,11 +56,12 @@ def open_source(media: Media) -> tuple[BinaryIO, str]:
 @contextmanager
 def open_container(file: BinaryIO, media: Media, name: str) -> Iterator[Any]:
     """PyAV's container for an open file. What FFmpeg reports, here or in the block, becomes a MediaError."""
-    fix = f"give {'a WAV, FLAC, OGG, MP3, M4A' if media.modality == 'audio' else 'an MP4, WebM, MKV, AVI'} or the like"
+    kinds = "a WAV, FLAC, OGG, MP3 or M4A" if media.modality == "audio" else "an MP4, WebM, MKV or AVI"
+    fix = f"give {kinds}, or copy it again if it was cut off"
     try:
         container = av.open(file, metadata_errors="ignore")
     except av.FFmpegError as error:
-        raise MediaError.at(name, media.modality, f"no {media.modality} in it ({error.strerror})", fix) from None
+        raise MediaError.at(name, media.modality, f"no readable {media.modality} ({error.strerror})", fix) from None
     with container:
         try:
             yield container

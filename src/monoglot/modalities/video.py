@@ -6,6 +6,7 @@ model side  uint8[n, F, 3, S, S] -> Lite0Trunk on every frame -> float[n, F * S/
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, Literal
@@ -157,7 +158,7 @@ def _from_animation(file: BinaryIO, media: Media, name: str, config: VideoConfig
                 kept[index] = to_colour(animation)
         ends = np.cumsum(lengths)
         times = centres(*window(media, name, float(ends[-1])), config.frames)
-        chosen = np.searchsorted(ends, times, side="right").tolist()
+        chosen = np.searchsorted(ends, times + Film.TICK_S, side="right").tolist()
         made: dict[int, Image.Image] = {}
         for index in chosen:
             if index not in made:
@@ -207,6 +208,8 @@ class Film:
 
     PATIENCE_S = 4.0
     """Where the container doesn't say where its keyframes are, jump over gaps longer than this."""
+    TICK_S = 0.001
+    """A frame that starts this much after a wanted time is on screen: containers round their times."""
     SLACK_S = 0.5
     """How long before the declared end the last frame may start, if it doesn't say how long it is shown."""
 
@@ -235,7 +238,7 @@ class Film:
             if coming is not None and self._worth_jumping(coming, time):
                 frames = self._jump(time)
                 shown = coming = next(frames, None)
-            while coming is not None and coming[0] <= time:
+            while coming is not None and coming[0] <= time + self.TICK_S:
                 shown, coming = coming, next(frames, None)
             if shown is None or (coming is None and self._cut_off(shown, time)):
                 raise EndOfFilm(f"has no frame at {time:.2f} s though it declares {self.seconds or 0:.2f} s")
@@ -264,13 +267,16 @@ class Film:
         for earlier in (0.0, 1.0, 4.0, 16.0):
             if time - earlier <= 0:
                 break
-            self._container.seek(self._first + int((time - earlier) / self._unit), stream=self._stream)
+            self._seek(time - earlier)
             frames = self._decode()
             landed = next(frames, None)
-            if landed is None or landed[0] <= time:
-                return _chain(landed, frames)
-        self._container.seek(self._first, stream=self._stream)
+            if landed is not None and landed[0] <= time:
+                return itertools.chain([landed], frames)
+        self._seek(-10.0)  # packets of the first frame may lie before its time
         return self._decode()
+
+    def _seek(self, time: float) -> None:
+        self._container.seek(self._first + int(time / self._unit), stream=self._stream)
 
     def _cut_off(self, last: tuple[float, Any], time: float) -> bool:
         if self._own_seconds is None:  # the sound may be longer than the pictures
@@ -286,12 +292,6 @@ class Film:
         except ValueError:
             return None
         return (hours * 60 + minutes) * 60 + seconds or None
-
-
-def _chain(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
-    if first is not None:
-        yield first
-        yield from rest
 
 
 def _seconds_by_packets(file: BinaryIO, media: Media, name: str) -> float:

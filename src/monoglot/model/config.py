@@ -28,16 +28,28 @@ class ModelConfig(BaseModel):
         "untied",
         description="'untied': positions speak to each other in a bias beside the content (spec of the published model); 'added': they are added to the embeddings.",
     )
-    attention_scale: float = Field(2.0, description="Scores are divided by sqrt(attention_scale * head width); 1 is the usual attention.")
+    attention_scale: float = Field(
+        2.0, description="Scores are divided by sqrt(attention_scale * head width); 1 is the usual attention."
+    )
     norm_attention: bool = Field(True, description="LayerNorm after each attention (the published scale_attn).")
     norm_ffn: bool = Field(True, description="LayerNorm inside each feed-forward layer (scale_fc).")
     scale_heads: bool = Field(True, description="A learned factor for each head (scale_heads).")
     norm_target: bool = Field(True, description="LayerNorm on the decoder's embeddings; the encoder's always have it.")
-    token_bucket: int = Field(256, description="Relative text distances up to half of this are exact, further ones logarithmic ('untied').")
+    token_bucket: int = Field(
+        256, description="Relative text distances up to half of this are exact, further ones logarithmic ('untied')."
+    )
     grid_side: int = Field(42, description="Media positions lie on a grid of this many rows and columns.")
-    code_grid: int = Field(16, description="Rows and columns of image codes that the decoder can write (the published code_image_size / 8).")
+    code_grid: int = Field(
+        16,
+        description="Rows and columns of image codes that the decoder can write (the published code_image_size / 8).",
+    )
     dropout: float = Field(0.1, ge=0, lt=1)
-    drop_path: float = Field(0.1, ge=0, lt=1, description="Rate at which the last layer's branches are left out of a sample in training; grows linearly from 0.")
+    drop_path: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="Rate at which the last layer's branches are left out of a sample in training; grows linearly from 0.",
+    )
     modalities: dict[str, Any] = Field({}, description="Settings of each modality that the model reads, by name.")
 
     @field_validator("modalities")

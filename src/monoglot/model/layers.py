@@ -129,7 +129,9 @@ class DecoderLayer(nn.Module):
         self.ffn = FeedForward(c)
         self.add = Branch(c, drop_path)
 
-    def forward(self, x: Tensor, memory: Tensor, self_bias: Tensor | None, cross_bias: Tensor | None, cache: LayerCache) -> Tensor:
+    def forward(
+        self, x: Tensor, memory: Tensor, self_bias: Tensor | None, cross_bias: Tensor | None, cache: LayerCache
+    ) -> Tensor:
         """x [B, T, D], memory [B, S, D] -> [B, T, D]. `cache` is read and written; a fresh one makes this the plain layer."""
         h = self.attention_norm(x)
         keys, values = self.attention.keys_values(h)

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from monoglot.data.collate import Batch
+from monoglot.modalities.base import Encoder
 from monoglot.model.config import ModelConfig
 from monoglot.model.positions import grid_cells, grid_distance, square_cells, token_buckets
-from monoglot.modalities.base import Encoder
 
 _SPARE_ROWS = 2  # the published position tables have two rows that nothing uses
 
@@ -48,7 +48,9 @@ class Relations:
         """index int64[..., L] (place in the text) -> int64[..., L, L]."""
         distance = index[..., :, None] - index[..., None, :]
         if distance.numel() and int(distance.abs().max()) >= self.longest:
-            raise ValueError(f"a text of {int(distance.abs().max()) + 1} tokens is longer than the {self.longest} that positions exist for")
+            raise ValueError(
+                f"a text of {int(distance.abs().max()) + 1} tokens is longer than the {self.longest} that positions exist for"
+            )
         return self.text + token_buckets(self.bucket, self.longest).to(index.device)[distance + self.longest - 1]
 
     def of_grid(self, cells: Tensor) -> Tensor:
@@ -66,10 +68,22 @@ class SourcePlace(nn.Module):
         self.word_norm = nn.LayerNorm(c.width)
         self.media_norm = nn.LayerNorm(c.width)
         self.text_positions = nn.Embedding(c.source_positions + _SPARE_ROWS, c.width)
-        self.connectors = nn.ModuleDict({name: nn.Linear(encoder.channels, c.width) for name, encoder in encoders.items()})
-        self.cells = nn.ModuleDict({name: nn.Embedding(c.grid_side**2 + 1, c.width) for name in encoders if c.modalities[name].positions != "none"})
+        self.connectors = nn.ModuleDict(
+            {name: nn.Linear(encoder.channels, c.width) for name, encoder in encoders.items()}
+        )
+        self.cells = nn.ModuleDict(
+            {
+                name: nn.Embedding(c.grid_side**2 + 1, c.width)
+                for name in encoders
+                if c.modalities[name].positions != "none"
+            }
+        )
         self.frames = nn.ModuleDict(
-            {name: nn.Embedding(rows, c.width) for name in encoders if (rows := getattr(c.modalities[name], "frame_positions", 0))}
+            {
+                name: nn.Embedding(rows, c.width)
+                for name in encoders
+                if (rows := getattr(c.modalities[name], "frame_positions", 0))
+            }
         )
         self.untied = c.positions == "untied"
         if self.untied:
@@ -101,14 +115,20 @@ class SourcePlace(nn.Module):
             h = self.connectors[name](torch.cat(features[name])) + self.types.weight[1]
             where = self.cells[name](cell.flatten()[flat]) if name in self.cells else None
             if name in self.frames:
-                frame = torch.cat([torch.arange(g.frames).repeat_interleave(g.rows * g.cols) for g in media.grids]).to(x.device)
+                frame = torch.cat([torch.arange(g.frames).repeat_interleave(g.rows * g.cols) for g in media.grids]).to(
+                    x.device
+                )
                 time = self.frames[name](frame)
                 where = time if where is None else where + time
             if where is not None and not self.untied:
                 h = h + where
             x = x.flatten(0, 1).index_copy(0, flat, self.media_norm(h).to(x.dtype)).view(rows, columns, -1)
             if positions is not None and where is not None:
-                positions = positions.flatten(0, 1).index_copy(0, flat, self.cell_norm(where).to(x.dtype)).view(rows, columns, -1)
+                positions = (
+                    positions.flatten(0, 1)
+                    .index_copy(0, flat, self.cell_norm(where).to(x.dtype))
+                    .view(rows, columns, -1)
+                )
         x = F.dropout(x, self.c.dropout, self.training) * batch.source_valid[..., None]
 
         relations = None
@@ -141,9 +161,13 @@ class TargetPlace(nn.Module):
             self.relations = Relations(c)
             # A sequence of image codes starts with cell 0 (bos) and then runs through its grid.
             codes = torch.arange(c.code_grid)[:, None] * c.grid_side + torch.arange(c.code_grid) + 1
-            self.register_buffer("code_cells", torch.cat([torch.zeros(1, dtype=torch.long), codes.flatten()]), persistent=False)
+            self.register_buffer(
+                "code_cells", torch.cat([torch.zeros(1, dtype=torch.long), codes.flatten()]), persistent=False
+            )
 
-    def forward(self, ids: Tensor, start: int, code_rows: Tensor | None, words: nn.Embedding) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    def forward(
+        self, ids: Tensor, start: int, code_rows: Tensor | None, words: nn.Embedding
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Embed ids int64[B, T], which begin at place `start`.
 
         Returns x float[B, T, D]; positions float[1 or B, start + T, D] of all places so far; relations int64[1 or B, start + T, start + T].
@@ -151,7 +175,9 @@ class TargetPlace(nn.Module):
         """
         end = start + ids.shape[1]
         if end > self.c.target_positions:
-            raise ValueError(f"an answer of {end} tokens is longer than the {self.c.target_positions} that positions exist for")
+            raise ValueError(
+                f"an answer of {end} tokens is longer than the {self.c.target_positions} that positions exist for"
+            )
         x = words(ids)
         if not self.untied:
             x = self.word_norm(x + self.text_positions.weight[start:end])

@@ -70,8 +70,12 @@ class UnifiedModel(nn.Module):
         if self.untied:
             self.encoder_bias, self.decoder_bias, self.cross_bias = PlaceBias(c), PlaceBias(c), PlaceBias(c)
             rows = Relations(c).rows
-            self.encoder_relations = nn.ModuleList(nn.Embedding(rows, c.heads, padding_idx=0) for _ in range(c.encoder_layers))
-            self.decoder_relations = nn.ModuleList(nn.Embedding(rows, c.heads, padding_idx=0) for _ in range(c.decoder_layers))
+            self.encoder_relations = nn.ModuleList(
+                nn.Embedding(rows, c.heads, padding_idx=0) for _ in range(c.encoder_layers)
+            )
+            self.decoder_relations = nn.ModuleList(
+                nn.Embedding(rows, c.heads, padding_idx=0) for _ in range(c.decoder_layers)
+            )
         for name, part in self.named_children():
             if name != "encoders":  # encoders of modalities bring their own start
                 part.apply(_init)
@@ -99,7 +103,9 @@ class UnifiedModel(nn.Module):
             x = layer(x, bias)
         return Memory(self.encoder_norm(x), placed.valid, placed.positions)
 
-    def decode(self, ids: Tensor, memory: Memory, *, code_rows: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+    def decode(
+        self, ids: Tensor, memory: Memory, *, code_rows: Tensor | None = None, cache: Cache | None = None
+    ) -> Tensor:
         """States float[B, T, D] that predict the token after each of ids int64[B, T].
 
         With a `cache`, ids are only what has been written since the last call; the cache grows by them.
@@ -113,11 +119,15 @@ class UnifiedModel(nn.Module):
         if self.untied:
             cross_bias = _sum(self.cross_bias(positions[:, start:], memory.positions), hidden)
             places = self.decoder_bias(positions[:, start:], positions)
-            future = _hide(torch.ones(start + length, start + length, dtype=torch.bool, device=ids.device).triu(1))[start:]
+            future = _hide(torch.ones(start + length, start + length, dtype=torch.bool, device=ids.device).triu(1))[
+                start:
+            ]
         for index, layer in enumerate(self.decoder_layers):
             self_bias = None
             if self.untied:
-                self_bias = _sum(places, self.decoder_relations[index](relations[:, start:]).permute(0, 3, 1, 2), future)
+                self_bias = _sum(
+                    places, self.decoder_relations[index](relations[:, start:]).permute(0, 3, 1, 2), future
+                )
             x = layer(x, memory.states, self_bias, cross_bias, cache.layers[index])
         cache.length += length
         return self.decoder_norm(x)
@@ -126,6 +136,7 @@ class UnifiedModel(nn.Module):
         """float[..., D] -> float[..., V]; the projection is the word embedding itself."""
         return F.linear(states, self.words.weight)
 
+
 def build_encoders(c: ModelConfig) -> dict[str, Encoder]:
     """The encoder of each configured modality; those of one kind share their network (nano sees frames as it sees pictures)."""
     built: dict[str, Encoder] = {}
@@ -133,7 +144,9 @@ def build_encoders(c: ModelConfig) -> dict[str, Encoder]:
         modality = MODALITIES[name]
         make = modality.encoders.get(settings.encoder)
         if make is None:
-            raise ValueError(f"modality {name!r} has no encoder {settings.encoder!r}; known: {', '.join(modality.encoders)}")
+            raise ValueError(
+                f"modality {name!r} has no encoder {settings.encoder!r}; known: {', '.join(modality.encoders)}"
+            )
         built[name] = make(settings)
         for other, earlier in built.items():
             if other != name and c.modalities[other].encoder == settings.encoder:

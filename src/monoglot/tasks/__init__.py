@@ -14,4 +14,17 @@ from monoglot.tasks import (
 )
 from monoglot.tasks.base import TASKS, Task
 
-__all__ = ["TASKS", "Task", "caption", "classify", "entailment", "grounding", "matching", "name", "region_caption", "summarize", "transcribe", "vqa"]
+__all__ = [
+    "TASKS",
+    "Task",
+    "caption",
+    "classify",
+    "entailment",
+    "grounding",
+    "matching",
+    "name",
+    "region_caption",
+    "summarize",
+    "transcribe",
+    "vqa",
+]

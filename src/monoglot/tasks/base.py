@@ -44,7 +44,9 @@ def target(sample: Sample) -> str:
 def need_media(sample: Sample, *modalities: str, task: str) -> tuple[Media, ...]:
     """The sample's media; InputError unless there is at least one of the named modalities."""
     if not any(media.modality in modalities for media in sample.media):
-        raise InputError.at(sample.where or f"sample {sample.id}", "/".join(modalities), f"task {task!r} needs one", "add it to the row")
+        raise InputError.at(
+            sample.where or f"sample {sample.id}", "/".join(modalities), f"task {task!r} needs one", "add it to the row"
+        )
     return sample.media
 
 

@@ -15,6 +15,7 @@ CAPTION = TASKS.add(
         pose=pose,
         metrics=("cider_d", "rouge_l"),
         source="prompt: UnIVAL (arXiv 2307.16184), as OFA (arXiv 2202.03052)",
-        max_length=40, length_penalty=1.0,
+        max_length=40,
+        length_penalty=1.0,
     ),
 )

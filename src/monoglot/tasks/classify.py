@@ -7,9 +7,16 @@ from monoglot.tasks.base import TASKS, Task, target, words
 
 def pose(sample: Sample) -> Posed:
     if not sample.choices:
-        raise InputError.at(sample.where or f"sample {sample.id}", "choices", "task 'classify' needs the possible answers", 'for example ["yes", "no"]')
+        raise InputError.at(
+            sample.where or f"sample {sample.id}",
+            "choices",
+            "task 'classify' needs the possible answers",
+            'for example ["yes", "no"]',
+        )
     if not sample.media and not sample.text.strip():
-        raise InputError.at(sample.where or f"sample {sample.id}", "text", "task 'classify' needs media or text", "both are missing")
+        raise InputError.at(
+            sample.where or f"sample {sample.id}", "text", "task 'classify' needs media or text", "both are missing"
+        )
     question = words(sample) if sample.text.strip() else " what is this?"
     return Posed((*sample.media, question), target(sample), choices=sample.choices)
 

@@ -9,10 +9,16 @@ ANSWERS = ("no", "yes", "maybe")
 def pose(sample: Sample) -> Posed:
     media = need_media(sample, "image", "video", "audio", task="entailment")
     hypothesis = need_text(sample, task="entailment", what="a hypothesis").strip()
-    return Posed((*media, f' does the {kind_of(media)} describe " {hypothesis} "?'), target(sample), choices=sample.choices or ANSWERS)
+    return Posed(
+        (*media, f' does the {kind_of(media)} describe " {hypothesis} "?'),
+        target(sample),
+        choices=sample.choices or ANSWERS,
+    )
 
 
 ENTAILMENT = TASKS.add(
     "entailment",
-    Task(pose=pose, metrics=("accuracy",), source="prompt and answers: UnIVAL (arXiv 2307.16184), SNLI-VE", max_length=3),
+    Task(
+        pose=pose, metrics=("accuracy",), source="prompt and answers: UnIVAL (arXiv 2307.16184), SNLI-VE", max_length=3
+    ),
 )

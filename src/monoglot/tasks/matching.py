@@ -15,11 +15,21 @@ def pose(sample: Sample) -> Posed:
     elif len(media) >= 2:
         question = f" does the {media[1].modality} describe the {media[0].modality}?"
     else:
-        raise InputError.at(sample.where or f"sample {sample.id}", "text", "task 'matching' needs a text or a second media item", "both are missing")
+        raise InputError.at(
+            sample.where or f"sample {sample.id}",
+            "text",
+            "task 'matching' needs a text or a second media item",
+            "both are missing",
+        )
     return Posed((*media, question), target(sample), choices=sample.choices or ANSWERS)
 
 
 MATCHING = TASKS.add(
     "matching",
-    Task(pose=pose, metrics=("accuracy",), source="prompt with text: UnIVAL (arXiv 2307.16184); of two media: ours", max_length=3),
+    Task(
+        pose=pose,
+        metrics=("accuracy",),
+        source="prompt with text: UnIVAL (arXiv 2307.16184); of two media: ours",
+        max_length=3,
+    ),
 )

@@ -4,7 +4,15 @@ from monoglot.errors import InputError
 from monoglot.nouns import Posed, Sample
 from monoglot.tasks.base import TASKS, Task, need_media, target
 
-LANGUAGES = {"en": "", "ja": " in Japanese", "fr": " in French", "es": " in Spanish", "de": " in German", "it": " in Italian", "ru": " in Russian"}
+LANGUAGES = {
+    "en": "",
+    "ja": " in Japanese",
+    "fr": " in French",
+    "es": " in Spanish",
+    "de": " in German",
+    "it": " in Italian",
+    "ru": " in Russian",
+}
 
 
 def pose(sample: Sample) -> Posed:
@@ -14,4 +22,6 @@ def pose(sample: Sample) -> Posed:
     return Posed((*media, f" what is this called{LANGUAGES[sample.lang]}?"), target(sample))
 
 
-NAME = TASKS.add("name", Task(pose=pose, metrics=("exact_match",), source="prompt: ours, in the manner of OFA's", max_length=40))
+NAME = TASKS.add(
+    "name", Task(pose=pose, metrics=("exact_match",), source="prompt: ours, in the manner of OFA's", max_length=40)
+)

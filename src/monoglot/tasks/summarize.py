@@ -9,4 +9,13 @@ def pose(sample: Sample) -> Posed:
     return Posed((*sample.media, ' what is the summary of article "', text, ' "?'), target(sample))
 
 
-SUMMARIZE = TASKS.add("summarize", Task(pose=pose, metrics=("rouge_l",), source="prompt: OFA (arXiv 2202.03052), Gigaword", max_length=60, length_penalty=1.0))
+SUMMARIZE = TASKS.add(
+    "summarize",
+    Task(
+        pose=pose,
+        metrics=("rouge_l",),
+        source="prompt: OFA (arXiv 2202.03052), Gigaword",
+        max_length=60,
+        length_penalty=1.0,
+    ),
+)

@@ -9,4 +9,13 @@ def pose(sample: Sample) -> Posed:
     return Posed((*media, " what does the audio say?"), target(sample))
 
 
-TRANSCRIBE = TASKS.add("transcribe", Task(pose=pose, metrics=("wer", "cer"), source="prompt: ours, in the manner of OFA's", max_length=120, length_penalty=1.0))
+TRANSCRIBE = TASKS.add(
+    "transcribe",
+    Task(
+        pose=pose,
+        metrics=("wer", "cer"),
+        source="prompt: ours, in the manner of OFA's",
+        max_length=120,
+        length_penalty=1.0,
+    ),
+)

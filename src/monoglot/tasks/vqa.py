@@ -10,4 +10,6 @@ def pose(sample: Sample) -> Posed:
     return Posed((*media, question), target(sample), choices=sample.choices)
 
 
-VQA = TASKS.add("vqa", Task(pose=pose, metrics=("vqa_accuracy",), source="the bare question: UnIVAL (arXiv 2307.16184)"))
+VQA = TASKS.add(
+    "vqa", Task(pose=pose, metrics=("vqa_accuracy",), source="the bare question: UnIVAL (arXiv 2307.16184)")
+)

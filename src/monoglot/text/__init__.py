@@ -1,4 +1,4 @@
 """One language: words, image codes and locations are ids of one vocabulary.
 
-    text, Symbols -> Tokenizer -> ids -> Tokenizer -> text        box -> box_to_text -> `<bin_k>` x 4 -> text_to_box -> box
+text, Symbols -> Tokenizer -> ids -> Tokenizer -> text        box -> box_to_text -> `<bin_k>` x 4 -> text_to_box -> box
 """

@@ -31,7 +31,9 @@ class Tokenizer:
         self.vocabulary = vocabulary
         top = max(words.get_vocab().values())
         if top > vocabulary.mask:
-            raise ValueError(f"tokenizer.json has ids up to {top}, but the vocabulary's words end at {vocabulary.mask - 1}")
+            raise ValueError(
+                f"tokenizer.json has ids up to {top}, but the vocabulary's words end at {vocabulary.mask - 1}"
+            )
         self._encode_words = lru_cache(maxsize=65536)(self._encode_words_uncached)
 
     @classmethod
@@ -40,7 +42,9 @@ class Tokenizer:
         try:
             words = tokenizers.Tokenizer.from_str(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
-            raise InputError.at(path, "tokenizer", f"cannot be read ({error.strerror})", "the model folder is incomplete") from None
+            raise InputError.at(
+                path, "tokenizer", f"cannot be read ({error.strerror})", "the model folder is incomplete"
+            ) from None
         except Exception as error:  # tokenizers raises plain Exception
             raise InputError.at(path, "tokenizer", f"is not a tokenizer.json ({error})") from None
         return cls(words, vocabulary)
@@ -57,7 +61,11 @@ class Tokenizer:
         model = json.loads(gpt2_json)["model"]
         shift = len(SPECIALS)
         # GPT-2's own end of text is not a word: ours is </s>.
-        known = {token: old for token, old in model["vocab"].items() if old < vocabulary.num_words and token != "<|endoftext|>"}
+        known = {
+            token: old
+            for token, old in model["vocab"].items()
+            if old < vocabulary.num_words and token != "<|endoftext|>"
+        }
         vocab = {token: (word_ids[old] if word_ids else old + shift) for token, old in known.items()}
         taken = set(vocab.values())
         vocab |= dict(zip(SPECIALS, range(shift)))
@@ -99,7 +107,9 @@ class Tokenizer:
         pieces: list[str] = []
         for is_word, group in groupby(kept, key=lambda item: item[1] == "word"):
             numbers = [number for number, _ in group]
-            pieces.append(self.words.decode(numbers, skip_special_tokens=False) if is_word else " ".join(map(self._name, numbers)))
+            pieces.append(
+                self.words.decode(numbers, skip_special_tokens=False) if is_word else " ".join(map(self._name, numbers))
+            )
         return " ".join(piece.strip() if len(pieces) > 1 else piece for piece in pieces)
 
     def _name(self, number: int) -> str:

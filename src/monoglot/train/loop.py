@@ -70,13 +70,19 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, quiet: bool = F
         raise InputError.at(folder, "run", "the folder is not empty", "give a new one, or --resume to go on")
     rows = [_row_file(recipe, source) for source in recipe.mixture]
     model, tokenizer, lineage = start_model(recipe)
-    write_text(folder / "recipe.yaml", yaml.safe_dump(json.loads(recipe.model_dump_json(exclude_none=True)), sort_keys=False, allow_unicode=True))
+    write_text(
+        folder / "recipe.yaml",
+        yaml.safe_dump(json.loads(recipe.model_dump_json(exclude_none=True)), sort_keys=False, allow_unicode=True),
+    )
     _set_up(model, recipe)
     optimizer = build_optimizer(model, recipe.optimizer)
     first = _restore(checkpoint, recipe, model, optimizer) if resume and checkpoint.exists() else 0
 
     preparer = CachingPreparer(
-        tokenizer, model.config.modalities, source_positions=model.config.source_positions, target_positions=model.config.target_positions
+        tokenizer,
+        model.config.modalities,
+        source_positions=model.config.source_positions,
+        target_positions=model.config.target_positions,
     )
     preparer.cache = _open_cache(recipe, model)
     mixture = Mixture([len(file) for file in rows], [source.quota for source in recipe.mixture], recipe.seed)
@@ -103,11 +109,20 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, quiet: bool = F
             loss = (weights * by_source.nan_to_num()).sum()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], recipe.optimizer.clip)
+            norm = torch.nn.utils.clip_grad_norm_(
+                [p for p in model.parameters() if p.grad is not None], recipe.optimizer.clip
+            )
             if torch.isfinite(norm):
                 optimizer.step()
             counts = torch.bincount(step.sources, minlength=len(names)).tolist()
-            progress.step(step.index, by_source.tolist(), counts, float(norm), optimizer.param_groups[0]["lr"], log=step.index % _LOG_EVERY == 0)
+            progress.step(
+                step.index,
+                by_source.tolist(),
+                counts,
+                float(norm),
+                optimizer.param_groups[0]["lr"],
+                log=step.index % _LOG_EVERY == 0,
+            )
             last = step.index + 1 == recipe.steps
             if last or time.monotonic() - saved > 60 * recipe.checkpoint_minutes:
                 _save(checkpoint, recipe, model, optimizer, step.index + 1)
@@ -116,8 +131,20 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, quiet: bool = F
                 progress.note(validate(recipe, model, tokenizer, preparer))
     if preparer.cache is not None:
         preparer.cache.close()
-    lineage |= {"recipe": json.loads(recipe.model_dump_json(exclude_none=True)), "monoglot": __version__, "torch": torch.__version__}
-    save_model(folder / "model", model, tokenizer, dtype=torch.bfloat16, int8=recipe.int8, card=_card(recipe, model), lineage=lineage)
+    lineage |= {
+        "recipe": json.loads(recipe.model_dump_json(exclude_none=True)),
+        "monoglot": __version__,
+        "torch": torch.__version__,
+    }
+    save_model(
+        folder / "model",
+        model,
+        tokenizer,
+        dtype=torch.bfloat16,
+        int8=recipe.int8,
+        card=_card(recipe, model),
+        lineage=lineage,
+    )
     return folder / "model"
 
 
@@ -164,10 +191,17 @@ class Quarantine:
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"row": sample_where, "error": str(error)}, ensure_ascii=False) + "\n")
         if self.bad > max(10, self.share * self.seen):
-            raise InputError.at(self.path, "data", f"{self.bad} of {self.seen} rows cannot be read", f"mend them or raise quarantine_share ({self.share})")
+            raise InputError.at(
+                self.path,
+                "data",
+                f"{self.bad} of {self.seen} rows cannot be read",
+                f"mend them or raise quarantine_share ({self.share})",
+            )
 
 
-def _steps_ahead(recipe: Recipe, mixture: Mixture, rows: list[RowFile], preparer: CachingPreparer, quarantine: Quarantine, first: int) -> Iterator[Step]:
+def _steps_ahead(
+    recipe: Recipe, mixture: Mixture, rows: list[RowFile], preparer: CachingPreparer, quarantine: Quarantine, first: int
+) -> Iterator[Step]:
     """Steps in order, read by a thread a little ahead of the loop."""
     ready: queue.Queue[Step | BaseException] = queue.Queue(_AHEAD)
     stop = threading.Event()
@@ -198,7 +232,9 @@ def _steps_ahead(recipe: Recipe, mixture: Mixture, rows: list[RowFile], preparer
         stop.set()
 
 
-def _read_step(index: int, recipe: Recipe, mixture: Mixture, rows: list[RowFile], preparer: CachingPreparer, quarantine: Quarantine) -> Step:
+def _read_step(
+    index: int, recipe: Recipe, mixture: Mixture, rows: list[RowFile], preparer: CachingPreparer, quarantine: Quarantine
+) -> Step:
     examples: list[Example] = []
     sources: list[int] = []
     for draw in mixture.step(index):
@@ -283,10 +319,14 @@ def _restore(path: Path, recipe: Recipe, model: UnifiedModel, optimizer: torch.o
     try:
         state = torch.load(path, weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise InputError.at(path, "checkpoint", f"cannot be read ({str(error).splitlines()[0]})", "start the run again in a new folder") from None
+        raise InputError.at(
+            path, "checkpoint", f"cannot be read ({str(error).splitlines()[0]})", "start the run again in a new folder"
+        ) from None
     if state["recipe"] != recipe.model_dump_json():
         changed = _changed(json.loads(state["recipe"]), json.loads(recipe.model_dump_json()))
-        raise InputError.at(path, "recipe", f"changed since the run began: {changed}", "use the run's own recipe.yaml, or a new folder")
+        raise InputError.at(
+            path, "recipe", f"changed since the run began: {changed}", "use the run's own recipe.yaml, or a new folder"
+        )
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     torch.set_rng_state(state["rng"])

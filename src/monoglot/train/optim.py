@@ -15,7 +15,9 @@ def freeze(model: nn.Module, prefixes: Iterable[str]) -> None:
     names = [name for name, _ in model.named_parameters()]
     for prefix in prefixes:
         if not any(name.startswith(prefix) for name in names):
-            raise ValueError(f"freeze: no parameter starts with {prefix!r}; they start with {', '.join(sorted({n.split('.')[0] for n in names}))}")
+            raise ValueError(
+                f"freeze: no parameter starts with {prefix!r}; they start with {', '.join(sorted({n.split('.')[0] for n in names}))}"
+            )
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not any(name.startswith(prefix) for prefix in prefixes))
 
@@ -31,7 +33,10 @@ def build_optimizer(model: nn.Module, c: Optimizer) -> torch.optim.AdamW:
         is_matrix = parameter.dim() >= 2 and not any(part in name for part in ("positions", "cells", "frames", "types"))
         groups.setdefault((lr, c.weight_decay if is_matrix else 0.0), []).append(parameter)
     return torch.optim.AdamW(
-        [{"params": parameters, "lr": lr, "base_lr": lr, "weight_decay": decay} for (lr, decay), parameters in groups.items()],
+        [
+            {"params": parameters, "lr": lr, "base_lr": lr, "weight_decay": decay}
+            for (lr, decay), parameters in groups.items()
+        ],
         betas=c.betas,
         fused=True,
     )

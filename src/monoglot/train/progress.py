@@ -26,14 +26,18 @@ class Progress:
         self._rows = [0] * len(names)
         self._began = self._told = time.monotonic()
         self._step = first
-        self._live = Live(self._table(), console=self.console, refresh_per_second=2) if self.console.is_terminal else None
+        self._live = (
+            Live(self._table(), console=self.console, refresh_per_second=2) if self.console.is_terminal else None
+        )
 
     def __enter__(self) -> Progress:
         if self._live:
             self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._live:
             self._live.stop()
         self._log.close()
@@ -48,18 +52,25 @@ class Progress:
                 self._loss[index] = loss if math.isnan(before) else _SMOOTH * before + (1 - _SMOOTH) * loss
         if log:
             by_name = {name: round(loss, 5) for name, loss in zip(self.names, losses) if not math.isnan(loss)}
-            self._write({"step": step, "seconds": round(self._seconds, 2), "loss": by_name, "norm": round(norm, 4), "lr": lr})
+            self._write(
+                {"step": step, "seconds": round(self._seconds, 2), "loss": by_name, "norm": round(norm, 4), "lr": lr}
+            )
         if self._live:
             self._live.update(self._table())
         elif time.monotonic() - self._told > 60 or step + 1 == self.steps:
             self._told = time.monotonic()
             losses_now = "  ".join(f"{name} {loss:.3f}" for name, loss in zip(self.names, self._loss))
-            self.console.print(f"step {self._step}/{self.steps}  {self._left()} left  {self._rate():.0f} rows/s  {losses_now}", highlight=False)
+            self.console.print(
+                f"step {self._step}/{self.steps}  {self._left()} left  {self._rate():.0f} rows/s  {losses_now}",
+                highlight=False,
+            )
 
     def note(self, scores: dict[str, float]) -> None:
         """Held-out scores in passing."""
         self._write({"step": self._step, "seconds": round(self._seconds, 2), "held_out": scores})
-        self.console.print("held out: " + "  ".join(f"{name} {score:.3f}" for name, score in scores.items()), highlight=False)
+        self.console.print(
+            "held out: " + "  ".join(f"{name} {score:.3f}" for name, score in scores.items()), highlight=False
+        )
 
     @property
     def _seconds(self) -> float:

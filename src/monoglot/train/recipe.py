@@ -1,6 +1,6 @@
 """A run is one page: every setting of training, documented field by field. Leftover keys raise.
 
-    recipe.yaml (+ key=value from the command line) -> Recipe
+recipe.yaml (+ key=value from the command line) -> Recipe
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ class Source(_Page):
     data: str = Field(description="A JSONL file of rows; relative to the recipe's folder of data (`data_folder`).")
     quota: int = Field(ge=1, description="How many of its rows stand in every step.")
     weight: float = Field(1.0, gt=0, description="How much its loss counts beside its share of the rows.")
-    augment: int = Field(0, description="Number of augmented copies to go through, one an epoch, beside the plain one; negative: colours only, nothing moves.")
+    augment: int = Field(
+        0,
+        description="Number of augmented copies to go through, one an epoch, beside the plain one; negative: colours only, nothing moves.",
+    )
     limit: int | None = Field(None, ge=1, description="Use only the first rows (for experiments).")
 
 
@@ -55,28 +58,42 @@ class Recipe(_Page):
 
     name: str
     seed: int = 0
-    model: ModelConfig | None = Field(None, description="Settings of a new model; leave out when `start` is a model folder.")
-    start: str = Field("warm", description="'warm' (parts that packages carry), 'cold' (random), or a model folder to go on from.")
-    freeze: tuple[str, ...] = Field(("words", "encoders"), description="Parameters whose name starts so are not trained.")
+    model: ModelConfig | None = Field(
+        None, description="Settings of a new model; leave out when `start` is a model folder."
+    )
+    start: str = Field(
+        "warm", description="'warm' (parts that packages carry), 'cold' (random), or a model folder to go on from."
+    )
+    freeze: tuple[str, ...] = Field(
+        ("words", "encoders"), description="Parameters whose name starts so are not trained."
+    )
     data_folder: str = Field("packs", description="What the data paths below are relative to.")
     mixture: tuple[Source, ...] = Field(min_length=1)
     balance: str = Field("share", description="How much each data set's loss counts; see monoglot.train.balance.")
     steps: int = Field(ge=1)
     smoothing: float = Field(0.0, ge=0, lt=1, description="Label smoothing.")
-    precision: Literal["float32", "bfloat16"] = Field("bfloat16", description="What matrix products are computed in while training.")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "bfloat16", description="What matrix products are computed in while training."
+    )
     optimizer: Optimizer = Optimizer()
     validate_every: int = Field(0, ge=0, description="Steps between looks at the held-out rows; 0 for only at the end.")
     validation: tuple[Source, ...] = Field((), description="Held-out rows: the first `quota` of each are looked at.")
     checkpoint_minutes: float = Field(3.0, gt=0, description="A run that is stopped loses at most this.")
     feature_cache: FeatureCache = FeatureCache()
-    quarantine_share: float = Field(0.01, ge=0, le=1, description="The run stops when more than this share of the rows cannot be read.")
-    int8: tuple[str, ...] = Field((), description="Matrices of the finished model to store as 8-bit integers, by pattern.")
+    quarantine_share: float = Field(
+        0.01, ge=0, le=1, description="The run stops when more than this share of the rows cannot be read."
+    )
+    int8: tuple[str, ...] = Field(
+        (), description="Matrices of the finished model to store as 8-bit integers, by pattern."
+    )
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Recipe:
         names = [source.name for source in self.mixture]
         if len(set(names)) < len(names):
-            raise ValueError(f"two data sets of the mixture have one name: {sorted({n for n in names if names.count(n) > 1})}")
+            raise ValueError(
+                f"two data sets of the mixture have one name: {sorted({n for n in names if names.count(n) > 1})}"
+            )
         if self.model is None and self.start in ("warm", "cold"):
             raise ValueError(f"start: {self.start} needs the settings of a model under `model`")
         return self
@@ -94,7 +111,12 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         page = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError.at(path, "recipe", f"cannot be read ({error.strerror})", "give a YAML file, for example recipes/nano_quick.yaml") from None
+        raise InputError.at(
+            path,
+            "recipe",
+            f"cannot be read ({error.strerror})",
+            "give a YAML file, for example recipes/nano_quick.yaml",
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError.at(path, "recipe", f"is not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(page, dict):
@@ -125,6 +147,12 @@ def _first_problem(error: ValidationError) -> tuple[str, str]:
     if first["type"] == "extra_forbidden":
         known: Any = Recipe
         for part in first["loc"][:-1]:
-            known = {"mixture": Source, "validation": Source, "optimizer": Optimizer, "feature_cache": FeatureCache, "model": ModelConfig}.get(str(part), known)
+            known = {
+                "mixture": Source,
+                "validation": Source,
+                "optimizer": Optimizer,
+                "feature_cache": FeatureCache,
+                "model": ModelConfig,
+            }.get(str(part), known)
         return field, unknown_name("key", str(first["loc"][-1]), known.model_fields)
     return field, first["msg"].removeprefix("Value error, ")

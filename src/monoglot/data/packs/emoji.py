@@ -42,6 +42,7 @@ def single_rows(writer: PackWriter, concepts: Sequence[Concept]) -> None:
     for concept in askable:
         related[concept.subgroup].append(concept)
     licences = {style.name: style.licence for style in STYLES}
+    same = same_drawings(writer, concepts)
     for concept in concepts:
         for style in concept.styles:
             split = split_of(style)
@@ -54,11 +55,13 @@ def single_rows(writer: PackWriter, concepts: Sequence[Concept]) -> None:
                 answer = {"target": targets[0]} | ({"targets": list(targets)} if len(targets) > 1 else {})
                 writer.add(subset, split, asked | answer | more | held)  # noqa: B023
 
+            twins = [twin for twin in same[style, concept.hexcode] if twin is not concept]
+            english = [*concept.names_en, *(twin.name for twin in twins)]
             if style == SHAREALIKE:
-                row("names_en_sharealike", "name", "", concept.names_en)
+                row("names_en_sharealike", "name", "", english)
                 continue
-            row("names_en", "name", "", concept.names_en)
-            row("names_ja", "name", "", concept.names_ja, "ja")
+            row("names_en", "name", "", english)
+            row("names_ja", "name", "", [*concept.names_ja, *(twin.names_ja[0] for twin in twins)], "ja")
             row("kinds", "vqa", "what kind of thing is this?", [concept.kind], part="kind")
             choices = list(GROUPS.values())
             broad = "which broad group does this belong to?"
@@ -71,6 +74,18 @@ def single_rows(writer: PackWriter, concepts: Sequence[Concept]) -> None:
             row("yesno", "vqa", is_this(concept.name), ["yes"], part="yes", choices=["yes", "no"])
             if other is not None:
                 row("yesno", "vqa", is_this(other.name), ["no"], part="no", choices=["yes", "no"], asked=other.hexcode)
+
+
+def same_drawings(writer: PackWriter, concepts: Sequence[Concept]) -> dict[tuple[str, str], list[Concept]]:
+    """{(style, hexcode): the concepts that this style draws with the very same picture, itself among them}."""
+    shared: dict[tuple[str, bytes], list[Concept]] = defaultdict(list)
+    found = {}
+    for concept in concepts:
+        for style in concept.styles:
+            picture = (writer.folder / "media" / picture_path(style, concept.hexcode)).read_bytes()
+            found[style, concept.hexcode] = shared[style, picture]
+            found[style, concept.hexcode].append(concept)
+    return found
 
 
 def pick_other(concept: Concept, among: Sequence[Concept], rng: np.random.Generator) -> Concept | None:

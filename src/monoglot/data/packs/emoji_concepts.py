@@ -134,12 +134,10 @@ def read_concepts(folder: Path) -> list[Concept]:
     path = Path(folder) / "concepts.json"
     if not path.is_file():
         raise InputError.at(path, "", "not there", "build the pack `emoji` first")
-    lists = ("names_en", "names_ja", "tags_en", "tags_ja", "styles")
-    rows = read_json(path)
-    return [
-        Concept(**{key: tuple(value) if key in lists else value for key, value in row.items() if key != "name"})
-        for row in rows
-    ]
+    rows: list[dict[str, Any]] = read_json(path)
+    for row in rows:
+        del row["name"]
+    return [Concept(**{key: tuple(v) if isinstance(v, list) else v for key, v in row.items()}) for row in rows]
 
 
 def picture_path(style: str, hexcode: str) -> str:
@@ -396,8 +394,8 @@ def collect(writer: PackWriter) -> list[Concept]:
         )
 
     jobs = [(concept.hexcode, style) for concept in chosen for style in concept.styles]
-    for code, style in writer.track(jobs, "drawing"):
-        writer.media(picture_path(style, code), draw(drawn[style][code]))
+    for code, hand in writer.track(jobs, "drawing"):
+        writer.media(picture_path(hand, code), draw(drawn[hand][code]))
     rows = [{"name": concept.name} | asdict(concept) for concept in chosen]
     text = json.dumps(rows, ensure_ascii=False, indent=1)
     write_atomic(writer.folder / "concepts.json", text.encode())

@@ -167,7 +167,8 @@ def turn(picture: Image.Image, concept: Concept, side: float, rng: np.random.Gen
     # Clear pixels may hold any colour, which would bleed into the edges: work with alpha multiplied in.
     picture = crop(picture.convert("RGBa"))
     scale = side / max(picture.size)
-    small = picture.resize(tuple(max(1, round(length * scale)) for length in picture.size), Image.Resampling.LANCZOS)
+    width, height = (max(1, round(length * scale)) for length in picture.size)
+    small = picture.resize((width, height), Image.Resampling.LANCZOS)
     return crop(small.rotate(rng.uniform(-12, 12), Image.Resampling.BICUBIC, expand=True)).convert("RGBA")
 
 
@@ -199,7 +200,7 @@ def tight_box(mask: np.ndarray) -> Box:
     height, width = mask.shape
     x0, x1 = int(columns[0]) / width, (int(columns[-1]) + 1) / width
     y0, y1 = int(rows[0]) / height, (int(rows[-1]) + 1) / height
-    return tuple(round(value, 4) for value in (x0, y0, x1, y1))  # type: ignore[return-value]
+    return round(x0, 4), round(y0, 4), round(x1, 4), round(y1, 4)
 
 
 def background(rng: np.random.Generator) -> Image.Image:

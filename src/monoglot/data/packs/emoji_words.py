@@ -42,6 +42,7 @@ def _table(text: str) -> dict[str, str]:
 
 
 ALSO = _table("""
+    hourglass: hourglass done, hourglass not done
     car: automobile, oncoming automobile
     taxi: oncoming taxi
     bus: oncoming bus
@@ -219,11 +220,11 @@ NOT_THINGS = _names("""
     ZZZ, airplane arrival, airplane departure, anger symbol, breast-feeding, bridge at night, building construction,
     camping, chart decreasing, chart increasing, chart increasing with yen, cityscape, cityscape at dusk, collision,
     construction, cooking, couple with heart, dashing away, dizzy, family, foggy, head shaking, head shaking
-    horizontally, head shaking vertically, high voltage, hole, horse racing, hot springs, hundred points, index
-    pointing at the viewer, kiss, locked, locked with key, locked with pen, moon viewing ceremony, night with stars,
-    page facing up, palms up together, performing arts, pouring liquid, rolling on the floor laughing, speaker high
-    volume, speaker low volume, speaker medium volume, star-struck, station, sunrise, sunrise over mountains,
-    sunset, tanabata tree, unlocked, wedding
+    horizontally, head shaking vertically, high voltage, hole, horse racing, hot springs, hourglass done, hourglass
+    not done, hundred points, index pointing at the viewer, kiss, light rail, locked, locked with key, locked with
+    pen, moon viewing ceremony, night with stars, page facing up, palms up together, performing arts, pouring
+    liquid, rolling on the floor laughing, speaker high volume, speaker low volume, speaker medium volume,
+    star-struck, station, sunrise, sunrise over mountains, sunset, tanabata tree, unlocked, wedding
 """)
 """Names that do not read as a thing one can point at: kept for naming, left out of scenes and of yes or no."""
 PREPOSITIONS = r" (?:with|without|of|on|in|at|behind|showing|over|and|holding|getting|for) "
@@ -259,6 +260,7 @@ IRREGULAR = _table("""
     mangoes: mango
     buffaloes: buffalo
     volcanoes: volcano
+    tornadoes: tornado
     aircraft: aircraft
 """)
 
@@ -273,9 +275,9 @@ def is_plural(name: str) -> bool:
     first, last = head.split()[0], head.split()[-1]
     if first in ("people", "women", "men"):
         return True
-    if first in ("person", "man", "woman") or last == "biceps":
+    if first in ("person", "man", "woman") or last in ("biceps", "rhinoceros"):
         return False
-    return last.endswith("s") and not last.endswith(("ss", "us", "is", "'s"))
+    return last == "skis" or (last.endswith("s") and not last.endswith(("ss", "us", "is", "'s")))
 
 
 def with_article(name: str) -> str:
@@ -309,6 +311,8 @@ def plural(name: str) -> str:
     *before, last = head.split()
     if last in IRREGULAR:
         last = IRREGULAR[last]
+    elif last.endswith("man"):
+        last = last[:-2] + "en"
     elif re.search(r"[^aeiou]y$", last):
         last = last[:-1] + "ies"
     elif re.search(r"(s|x|z|ch|sh)$", last):

@@ -1,0 +1,5 @@
+"""`python -m monoglot` is `monoglot`."""
+
+from monoglot.cli import main
+
+main()
