@@ -50,9 +50,7 @@ def demo(
 def predict(
     model: Model = "nano",
     task: Annotated[str, typer.Option("--task", help="What to do: name, caption, vqa, classify, grounding, ...")] = "",
-    image: Annotated[
-        list[str] | None, typer.Option("--image", help="A picture; may be given several times.")
-    ] = None,
+    image: Annotated[list[str] | None, typer.Option("--image", help="A picture; may be given several times.")] = None,
     video: Annotated[Optional[list[str]], typer.Option("--video", help="A clip; may be given several times.")] = None,  # noqa: UP045
     audio: Annotated[Optional[list[str]], typer.Option("--audio", help="A sound; may be given several times.")] = None,  # noqa: UP045
     text: Annotated[str, typer.Option("--text", help="The question, phrase or document.")] = "",
@@ -110,9 +108,7 @@ def evaluate(
     train: Annotated[
         list[Path] | None, typer.Option("--train", help="Rows that plain baselines learn from, one for each --data.")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Where scores go (JSON); predictions go beside it.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Where scores go (JSON); predictions go beside it.")] = None,
     limit: Annotated[Optional[int], typer.Option("--limit", min=1, help="Only the first rows of each file.")] = None,  # noqa: UP045
     batch: Annotated[int, typer.Option("--batch", min=1, help="Rows that run together.")] = 16,
     threads: Threads = None,

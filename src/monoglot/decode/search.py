@@ -128,7 +128,7 @@ def beam_search(
 def score_answers(model: UnifiedModel, memory: Memory, answers: Sequence[Sequence[Sequence[int]]]) -> list[Tensor]:
     """Log-probability float[number of answers] that each row of the memory gives to each of its answers, eos included; nothing renormalised."""
     rows = torch.tensor([row for row, given in enumerate(answers) for _ in given])
-    flat = [list(answer) + [EOS] for given in answers for answer in given]
+    flat = [[*answer, EOS] for given in answers for answer in given]
     longest = max(map(len, flat))
     target = torch.full((len(flat), longest), PAD)
     for index, answer in enumerate(flat):

@@ -26,7 +26,7 @@ class ModelConfig(BaseModel):
     target_positions: int = Field(1024, description="Longest answer, in tokens.")
     positions: Literal["untied", "added"] = Field(
         "untied",
-        description="'untied': positions speak to each other in a bias beside the content (spec of the published model); 'added': they are added to the embeddings.",
+        description="'untied': positions speak in a bias beside the content, as in the published model; 'added': added to the embeddings.",
     )
     attention_scale: float = Field(
         2.0, description="Scores are divided by sqrt(attention_scale * head width); 1 is the usual attention."

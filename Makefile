@@ -1,0 +1,45 @@
+# `make demo` and `make test` set up everything they need in .venv and then do the job.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test lint bench packs nano clean
+
+demo: $(VENV)/.demo
+	$(BIN)/monoglot demo --out out/demo
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.demo
+	$(BIN)/python benchmarks/latency.py
+
+packs: $(VENV)/.packs
+	$(BIN)/monoglot data build emoji clips sounds prompts spoken docstrings --out packs
+
+nano: packs
+	$(BIN)/monoglot train recipes/nano_quick.yaml --out runs/nano_quick
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) -e ".[report]"
+	@touch $@
+
+$(VENV)/.packs: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) -e ".[report,packs]"
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) -e ".[dev]"
+	@touch $@ $(VENV)/.demo $(VENV)/.packs
+
+clean:
+	rm -rf $(VENV) out build dist
