@@ -134,10 +134,11 @@ def read_concepts(folder: Path) -> list[Concept]:
     path = Path(folder) / "concepts.json"
     if not path.is_file():
         raise InputError.at(path, "", "not there", "build the pack `emoji` first")
-    rows: list[dict[str, Any]] = read_json(path)
-    for row in rows:
-        del row["name"]
-    return [Concept(**{key: tuple(v) if isinstance(v, list) else v for key, v in row.items()}) for row in rows]
+    found = []
+    for row in read_json(path):
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items() if k != "name"}
+        found.append(Concept(**values))
+    return found
 
 
 def picture_path(style: str, hexcode: str) -> str:
@@ -335,14 +336,16 @@ def iconify_svg(icons: dict[str, Any], name: str) -> str | None:
 
 
 def draw(drawing: Path | str) -> bytes:
-    """A drawing as the bytes of an RGBA PNG of SIZE x SIZE. What an SVG gave is kept in the cache, by its content."""
-    if isinstance(drawing, Path) and drawing.suffix != ".svg":
-        return png(Image.open(drawing).convert("RGBA").resize((SIZE, SIZE), Image.Resampling.LANCZOS))
-    svg = drawing.read_text(encoding="utf-8") if isinstance(drawing, Path) else drawing
-    digest = hashlib.sha256(f"{SIZE}\n{svg}".encode()).hexdigest()
+    """A drawing as the bytes of an RGBA PNG of SIZE x SIZE, kept in the cache by what it was drawn from."""
+    data = drawing.encode() if isinstance(drawing, str) else drawing.read_bytes()
+    digest = hashlib.sha256(b"%d\n" % SIZE + data).hexdigest()
     kept = cache_dir() / "drawings" / digest[:2] / f"{digest}.png"
     if not kept.is_file():
-        write_atomic(kept, png(render(svg, SIZE)))
+        if isinstance(drawing, str) or drawing.suffix == ".svg":
+            picture = render(data.decode("utf-8"), SIZE)
+        else:
+            picture = Image.open(drawing).convert("RGBA").resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+        write_atomic(kept, png(picture))
     return kept.read_bytes()
 
 
