@@ -1,6 +1,7 @@
 """A pack appears whole or not at all, and says what it was made from."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,17 @@ def test_what_an_earlier_build_left_goes(tmp_path):
         writer.add("names", "train", ROW)
     assert [path.name for path in (tmp_path / "toy").glob("*.jsonl")] == ["names.train.jsonl"]
     assert [path.name for path in (tmp_path / "toy/media").iterdir()] == ["kept.png"]
+
+
+def test_what_a_killed_build_left_goes_after_an_hour(tmp_path):
+    (tmp_path / "toy").mkdir()
+    old, new = tmp_path / "toy/.a.train.1.tmp", tmp_path / "toy/.a.train.2.tmp"
+    old.touch()
+    new.touch()
+    os.utime(old, (0, 0))
+    with PackWriter("toy", tmp_path):
+        pass
+    assert (old.exists(), new.exists()) == (False, True)
 
 
 def test_media_are_rewritten_only_when_they_change(tmp_path):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,6 +126,9 @@ class PackWriter:
     def __enter__(self) -> PackWriter:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "sources.json").unlink(missing_ok=True)  # from here on the pack is unfinished
+        for scratch in self.folder.glob(".*.tmp"):  # a killed build's; one that still runs has written within the hour
+            if time.time() - scratch.stat().st_mtime > 3600:
+                scratch.unlink()
         return self
 
     def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
