@@ -80,7 +80,7 @@ def wheel(folder: Path, name: str, licence: str, functions: dict[str, str]) -> P
     info = folder / f"{name}-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nLicense: {licence}\n\nText.\n")
-    (info / "LICENSE").write_text("Copyright (c) 2020 Somebody\nAll rights reserved.\n")
+    (info / "LICENSE").write_text("Copyright (c) 2020 Somebody\n(c) You must not\n")
     code = "".join(f'def {n}():\n    """{doc}"""\n' for n, doc in functions.items())
     (folder / name / "tests").mkdir(parents=True)
     (folder / name / "core.py").write_text(code + "raise SystemExit('must not be imported')\n")

@@ -202,12 +202,10 @@ def _is_good_summary(summary: str, text: str) -> bool:
         return False
     if (
         STRANGE.search(summary)
-        or "_" in summary
+        or re.search("[_:]", summary)
         or not summary[0].isalpha()
         or summary.count("(") != summary.count(")")
     ):
-        return False
-    if SECTION.match(summary.partition(":")[0]) and ":" in summary:
         return False
     if "deprecated" in summary.lower() or re.match(
         r"(see|alias|same as|like|todo|note|internal|private|helper|test|copy of)\b", summary, re.I
@@ -353,7 +351,7 @@ def pattern(text: str) -> str:
 
 def _copyright(licence_text: str) -> str:
     lines = [" ".join(line.split()) for line in licence_text.splitlines()]
-    return "\n".join([line for line in lines if re.match(r"(copyright )?(\(c\)|©|copyright \d)", line, re.I)][:5])
+    return "\n".join([line for line in lines if re.match(r"(copyright )?(\(c\)|©|copyright) .*\d{4}", line, re.I)][:5])
 
 
 PACKS.add("docstrings", Pack("docstrings", "English: what a function does, at length -> in one sentence", _build))
