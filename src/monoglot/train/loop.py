@@ -69,14 +69,18 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, quiet: bool = F
     if folder.exists() and any(folder.iterdir()) and not resume:
         raise InputError.at(folder, "run", "the folder is not empty", "give a new one, or --resume to go on")
     rows = [_row_file(recipe, source) for source in recipe.mixture]
+    for held_out in recipe.validation:
+        _row_file(recipe, held_out)
+    balancer = BALANCERS[recipe.balance]([s.quota for s in recipe.mixture], [s.weight for s in recipe.mixture])
     model, tokenizer, lineage = start_model(recipe)
+    _set_up(model, recipe)
+    optimizer = build_optimizer(model, recipe.optimizer)
+    first = _restore(checkpoint, recipe, model, optimizer) if resume and checkpoint.exists() else 0
+    # Only now: a recipe that is refused leaves the folder as it was.
     write_text(
         folder / "recipe.yaml",
         yaml.safe_dump(json.loads(recipe.model_dump_json(exclude_none=True)), sort_keys=False, allow_unicode=True),
     )
-    _set_up(model, recipe)
-    optimizer = build_optimizer(model, recipe.optimizer)
-    first = _restore(checkpoint, recipe, model, optimizer) if resume and checkpoint.exists() else 0
 
     preparer = CachingPreparer(
         tokenizer,
@@ -86,7 +90,6 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, quiet: bool = F
     )
     preparer.cache = _open_cache(recipe, model)
     mixture = Mixture([len(file) for file in rows], [source.quota for source in recipe.mixture], recipe.seed)
-    balancer = BALANCERS[recipe.balance]([s.quota for s in recipe.mixture], [s.weight for s in recipe.mixture])
     quarantine = Quarantine(folder / "quarantine.jsonl", recipe.quarantine_share)
     autocast = torch.autocast("cpu", torch.bfloat16) if recipe.precision == "bfloat16" else nullcontext()
 
@@ -275,7 +278,9 @@ def _mean_by_source(losses: torch.Tensor, step: Step, count: int) -> torch.Tenso
     source = step.sources[:, None].expand_as(step.batch.target_valid)[step.batch.target_valid]
     weight = step.batch.weights[:, None].expand_as(step.batch.target_valid)[step.batch.target_valid]
     member = F.one_hot(source, count).to(losses.dtype) * weight[:, None]
-    return (losses[:, None] * member).sum(0) / member.sum(0)
+    total = member.sum(0)
+    # Not a division by zero: its gradient would turn the whole step into NaN.
+    return torch.where(total > 0, (losses[:, None] * member).sum(0) / total.clamp(min=1e-9), torch.nan)
 
 
 def _row_file(recipe: Recipe, source: Source) -> RowFile:
