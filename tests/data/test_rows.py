@@ -319,7 +319,7 @@ def test_check_rows_tells_every_problem_and_counts(tmp_path):
         tar.addfile(info, io.BytesIO(b"x"))
     path = file_of(
         tmp_path,
-        {**ROW, "image": "a.png", "kit": 1},
+        {**ROW, "image": "a.png", "kit": "x"},
         {**ROW, "id": "b", "image": ["a.png", "gone.png"], "weight": 0, "lang": ""},
         {"id": "c", "task": "caption", "audio": "empty.wav"},
         {"id": "d", "task": "caption", "image": "tar://s.tar#x.png"},

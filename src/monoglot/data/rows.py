@@ -512,7 +512,7 @@ def check_rows(path: str | os.PathLike[str], *, known_tasks: Collection[str] | N
         report.tasks[sample.task] += 1
         report.modalities.update({item.modality for item in sample.media} | ({"text"} if sample.text else set()))
         report.without_target += not sample.targets and sample.box is None
-        report.extra_keys.update(sample.meta)
+        report.extra_keys.update(sample.meta.keys())  # of a mapping it would add up the values
     return report
 
 
