@@ -1,7 +1,8 @@
 """What frozen encoders said, kept on disk: a picture is encoded once, however often it is drawn.
 
-One append-only file of float16 numbers and one index, a line an item. A run that is killed leaves at most one item without an index line, which is then
-simply encoded again. The file never grows beyond its bound; what no longer fits is encoded each time.
+One append-only file of float16 numbers and one index, a line an item with its checksum. A run that is killed leaves at
+most one item without an index line, and an item that is not what its line says is simply encoded again. Runs may share
+a cache. The file never grows beyond its bound; what no longer fits is encoded each time.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -26,26 +28,25 @@ class FeatureCache:
     def __init__(self, folder: Path, max_bytes: int):
         folder.mkdir(parents=True, exist_ok=True)
         self.max_bytes = max_bytes
-        self._path, self._index_path = folder / "features.bin", folder / "index.jsonl"
-        self._index: dict[str, tuple[int, tuple[int, int], Grid]] = {}
-        self._end = 0
-        self._read_index()
-        self._data = open(self._path, "ab")  # noqa: SIM115 (kept open as long as the cache lives)
-        self._reader = open(self._path, "rb")  # noqa: SIM115
-        self._lines = open(self._index_path, "a", encoding="utf-8")  # noqa: SIM115
+        # Every write lands whole at the end, wherever other runs have moved it.
+        self._data, self._lines = (
+            os.open(folder / name, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+            for name in ("features.bin", "index.jsonl")
+        )
+        self._end = os.fstat(self._data).st_size
+        self._index: dict[str, tuple[int, tuple[int, int], Grid, int]] = {}
+        self._read_index(folder / "index.jsonl")
 
-    def _read_index(self) -> None:
-        size = self._path.stat().st_size if self._path.exists() else 0
-        if self._index_path.exists():
-            for line in self._index_path.read_text(encoding="utf-8").splitlines():
-                try:
-                    key, offset, rows, channels, grid = json.loads(line)
-                except ValueError:
-                    continue  # the last line of a run that was killed
-                end = offset + 2 * rows * channels
-                if end <= size:
-                    self._index[key] = (offset, (rows, channels), Grid(*grid))
-        self._end = size
+    def _read_index(self, path: Path) -> None:
+        text = path.read_bytes()
+        for line in text.splitlines():
+            try:
+                key, offset, rows, channels, grid, checksum = json.loads(line)
+                self._index[key] = (offset, (rows, channels), Grid(*grid), checksum)
+            except (ValueError, TypeError):
+                continue  # the last line of a run that was killed
+        if text and not text.endswith(b"\n"):
+            os.write(self._lines, b"\n")
 
     def __len__(self) -> int:
         return len(self._index)
@@ -55,24 +56,32 @@ class FeatureCache:
         found = self._index.get(key)
         if found is None:
             return None
-        offset, shape, grid = found
-        raw = os.pread(self._reader.fileno(), 2 * shape[0] * shape[1], offset)
+        offset, shape, grid, checksum = found
+        raw = os.pread(self._data, 2 * shape[0] * shape[1], offset)
+        if zlib.crc32(raw) != checksum:  # the file lost its end
+            self._index.pop(key, None)
+            return None
         return np.frombuffer(raw, dtype=np.float16).reshape(shape), grid
 
     def put(self, key: str, features: np.ndarray, grid: Grid) -> None:
         """Keep the features of an item, if there is room."""
-        data = np.ascontiguousarray(features, dtype=np.float16)
-        if key in self._index or self._end + data.nbytes > self.max_bytes:
+        data = np.ascontiguousarray(features, dtype=np.float16).tobytes()
+        if key in self._index or self._end + len(data) > self.max_bytes:
             return
-        self._data.write(data.tobytes())
-        self._data.flush()
-        self._lines.write(json.dumps([key, self._end, *data.shape, list(grid)]) + "\n")
-        self._index[key] = (self._end, (data.shape[0], data.shape[1]), grid)
-        self._end += data.nbytes
+        try:
+            whole = os.write(self._data, data) == len(data)
+            self._end = os.lseek(self._data, 0, os.SEEK_CUR)
+            if whole:
+                entry = (self._end - len(data), (features.shape[0], features.shape[1]), grid, zlib.crc32(data))
+                line = json.dumps([key, entry[0], *entry[1], list(grid), entry[3]]) + "\n"
+                os.write(self._lines, line.encode())
+                self._index[key] = entry
+        except OSError:  # the disk is full: training goes on without keeping more
+            self.max_bytes = 0
 
     def close(self) -> None:
-        for file in (self._data, self._reader, self._lines):
-            file.close()
+        os.close(self._data)
+        os.close(self._lines)
 
 
 class CachingPreparer(Preparer):

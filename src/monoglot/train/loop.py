@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 import yaml
@@ -244,7 +245,7 @@ def _read_step(
         quarantine.seen += 1
         copies = recipe.mixture[draw.source].augment
         variant = (draw.epoch % (abs(copies) + 1)) * (1 if copies > 0 else -1)
-        where = f"{rows[draw.source].path}:{draw.row + 1}"
+        where = rows[draw.source].where(draw.row)
         try:
             sample = rows[draw.source][draw.row]
             example = preparer.example(sample, variant=variant)
@@ -262,6 +263,12 @@ def _features(model: UnifiedModel, batch: Batch, cache: FeatureCache | None) -> 
     """Encode what is not kept yet; keep it. Frozen features are rounded as the cache rounds them, so a resumed run sees the same."""
     if cache is None:
         return model.encode_media(batch.media)
+    for media in batch.media.values():
+        for index, key in media.keys.items():
+            # Kept since the batch was read ahead.
+            if index not in media.encoded and (kept := cache.get(key)) is not None:
+                media.items[index] = torch.from_numpy(kept[0].astype(np.float32))
+                media.encoded.add(index)
     with torch.no_grad(), torch.autocast("cpu", enabled=False):
         features = model.encode_media(batch.media)
     for name, media in batch.media.items():
