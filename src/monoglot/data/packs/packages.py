@@ -118,22 +118,24 @@ def _join(lines: list[str], lang: str) -> str:
 def _cut(paragraphs: list[str], lang: str) -> str:
     """Whole sentences, as many as fit. What sets this package apart from its sisters stands last: it is kept first."""
     most = WORDS[lang][1]
-    last = ""
-    if len(paragraphs) > 1 and re.match(
-        r"(This|It) (is|package|metapackage|library|module)\b|(本|この)", paragraphs[-1]
-    ):
-        *paragraphs, last = paragraphs
     space = "" if lang == "ja" else " "
+    told = [_sentences(paragraph, lang) for paragraph in paragraphs]
+    last = ""
+    if len(paragraphs) > 1 and re.match(r"(This|It) (is|package|metapackage|library|module)\b|本|この", paragraphs[-1]):
+        last = space.join(told.pop())
     kept: list[str] = []
-    split = r"(?<=[。！？])" if lang == "ja" else r"(?<=[.!?])\s+(?=[A-Z\"'(\d])"
-    for sentence in (sentence for paragraph in paragraphs for sentence in re.split(split, paragraph) if sentence):
-        if re.search(r"https?:|ftp:|www\.", sentence):
-            continue
+    for sentence in (sentence for sentences in told for sentence in sentences):
         if _length(space.join([*kept, sentence, last]), lang) > most:
             break
         kept.append(sentence)
     whole = space.join([*kept, last] if last else kept)
     return whole if _length(whole, lang) <= most else ""
+
+
+def _sentences(paragraph: str, lang: str) -> list[str]:
+    """The sentences of a paragraph, without those that send the reader to an address."""
+    end = r"(?<=[。！？])" if lang == "ja" else r"(?<=[.!?])\s+(?=[A-Z\"'(\d])"
+    return [found for found in re.split(end, paragraph) if found and not re.search(r"https?:|ftp:|www\.", found)]
 
 
 def _length(text: str, lang: str) -> int:
