@@ -217,7 +217,7 @@ def build(writer: PackWriter) -> None:
         writer.skip("prompts read by espeak-ng", missing)
     else:
         writer.source(program)
-        writer.notice(f"Speech by espeak-ng {program.version}", "the program is under GPL-3+, what it says is not", "")
+        writer.notice(f"Speech by espeak-ng {program.version}", "GPL-3+ for the program, not for what it says", "")
         add_readings(writer, prompts)
 
 

@@ -27,8 +27,10 @@ VOICES: dict[str, tuple[str, ...]] = {  # espeak-ng's accent+timbre; no accent a
         *("en-gb-scotland+m2", "en-gb-scotland+f3", "en-029+f3", "en-029+quincy"),
     ),
     "valid": ("en-gb-x-gbclan+m4", "en-gb-x-gbclan+Annie"),
-    "test": ("en-us-nyc+m5", "en-gb-x-rp+f4", "en-gb-x-rp+travis", "en-gb-x-gbcwmd+m6", "en-gb-x-gbcwmd+belinda"),
+    "test": ("en-us-nyc+m5", "en-us-nyc+max", "en-gb-x-rp+f5", "en-gb-x-rp+adam", "en-gb-x-gbcwmd+m6"),
 }
+"""Chosen so that Whisper tiny.en understands the test voices about as well as those that train (WER 0.32 and 0.27 on six
+short phrases). Plain `en-gb` is not here: espeak-ng ignores a timbre after it."""
 SPEEDS = (130, 190)
 """Words a minute, lowest and highest."""
 PITCHES = (35, 65)

@@ -115,7 +115,7 @@ def build(writer: PackWriter) -> None:
         studio = Studio(writer, split)
         add_names(writer, studio, concepts)
         add_pairs(writer, studio, concepts)
-    writer.notice(f"Speech by espeak-ng {program.version}", "the program is under GPL-3+, what it says is not", "")
+    writer.notice(f"Speech by espeak-ng {program.version}", "GPL-3+ for the program, not for what it says", "")
     writer.notice("Names and pictures", "see the NOTICE.md of the pack `emoji`", "Each row says its picture's licence.")
 
 
