@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from monoglot.modalities.base import Grid
@@ -58,9 +59,9 @@ class Batch:
     media: dict[str, MediaBatch]
     """Only the modalities that occur."""
     target_in: Tensor
-    """int64[B, T]: bos and the target but for its last token."""
+    """int64[B, T]: what an answer begins with, then the target but for its last token."""
     target_out: Tensor
-    """int64[B, T]: the target, ending in eos."""
+    """int64[B, T]: the token that follows each of `target_in`, ending in eos."""
     target_valid: Tensor
     """bool[B, T]: True where a loss counts."""
     weights: Tensor
@@ -72,15 +73,18 @@ class Batch:
         return len(self.source_ids)
 
 
-def collate(sequences: List[Sequence], grids: List[List[Grid]]) -> Batch:
-    """Pad sequences to the longest. `grids[b][i]` is the grid of `sequences[b].media[i]`."""
+def collate(sequences: List[Sequence], grids: List[List[Grid]], start: tuple[int, ...] = (BOS,)) -> Batch:
+    """Pad sequences to the longest. `grids[b][i]` is the grid of `sequences[b].media[i]`; `start` is what every answer begins with."""
     source_ids, source_valid = pad([sequence.source_ids for sequence in sequences])
     target_out, target_valid = pad([sequence.target_ids for sequence in sequences])
-    target_in = (
-        torch.cat([torch.full((len(sequences), 1), BOS), target_out[:, :-1]], dim=1)
-        if target_out.shape[1]
-        else target_out
-    )
+    begin = torch.tensor(start).expand(len(sequences), -1)
+    if target_out.shape[1]:
+        unseen = len(start) - 1  # places of the start whose next token is given, not predicted
+        target_in = torch.cat([begin, target_out[:, :-1]], dim=1)
+        target_out = F.pad(target_out, (unseen, 0), value=PAD)
+        target_valid = F.pad(target_valid, (unseen, 0), value=False)
+    else:
+        target_in = begin[:, :0]
     media: dict[str, MediaBatch] = {}
     for row, (sequence, row_grids) in enumerate(zip(sequences, grids)):
         for span, item, grid in zip(sequence.spans, sequence.media, row_grids):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from monoglot.data.assemble import assemble
 from monoglot.data.collate import Batch, collate
@@ -29,14 +29,24 @@ class Example:
     grids: tuple[Grid, ...]
 
 
+class Settings(Protocol):
+    """What of a model's configuration its data depends on."""
+
+    @property
+    def modalities(self) -> Mapping[str, Any]: ...
+    @property
+    def source_positions(self) -> int: ...
+    @property
+    def target_positions(self) -> int: ...
+    @property
+    def start(self) -> tuple[int, ...]: ...
+
+
 class Preparer:
     """Turns samples into examples for one model's settings; no network is touched, so data workers can do it."""
 
-    def __init__(
-        self, tokenizer: Tokenizer, modalities: Mapping[str, Any], *, source_positions: int, target_positions: int
-    ):
-        self.tokenizer, self.modalities = tokenizer, modalities
-        self.source_positions, self.target_positions = source_positions, target_positions
+    def __init__(self, tokenizer: Tokenizer, settings: Settings):
+        self.tokenizer, self.settings = tokenizer, settings
 
     def example(self, sample: Sample, *, variant: int = 0, with_target: bool = True) -> Example:
         """Raises InputError for a row that its task cannot pose, MediaError for media that cannot be read."""
@@ -54,17 +64,17 @@ class Preparer:
             items,
             grids,
             self.tokenizer,
-            source_positions=self.source_positions,
-            target_positions=self.target_positions,
+            source_positions=self.settings.source_positions,
+            target_positions=self.settings.target_positions,
             weight=sample.weight,
         )
         return Example(sample, posed, sequence, tuple(grids))
 
     def read(self, media: Media, variant: int, sample: Sample) -> tuple[Any, Grid]:
         """One media item, prepared, and the room it takes."""
-        settings = self.modalities.get(media.modality)
+        settings = self.settings.modalities.get(media.modality)
         if settings is None:
-            known = ", ".join(self.modalities) or "none"
+            known = ", ".join(self.settings.modalities) or "none"
             raise InputError.at(
                 sample.where or f"sample {sample.id}",
                 media.modality,
@@ -75,7 +85,10 @@ class Preparer:
         item = modality.prepare(media, settings, variant)
         return item, modality.grid(item, settings)
 
-
-def collate_examples(examples: list[Example]) -> Batch:
-    """One padded batch of examples of any tasks and media."""
-    return collate([example.sequence for example in examples], [list(example.grids) for example in examples])
+    def collate(self, examples: list[Example]) -> Batch:
+        """One padded batch of examples of any tasks and media."""
+        return collate(
+            [example.sequence for example in examples],
+            [list(example.grids) for example in examples],
+            self.settings.start,
+        )

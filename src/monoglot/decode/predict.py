@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from monoglot.data.prepare import Example, Preparer, collate_examples
+from monoglot.data.prepare import Example, Preparer
 from monoglot.data.rows import parse_row
 from monoglot.decode.constrain import BoxGrammar, Constraint, Trie
 from monoglot.decode.search import Hypothesis, SearchSettings, beam_search
@@ -48,10 +48,7 @@ class Predictor:
 
     def __init__(self, model: UnifiedModel, tokenizer: Tokenizer, *, beam: int = 3):
         self.model, self.tokenizer, self.beam = model.eval(), tokenizer, beam
-        c = model.config
-        self.preparer = Preparer(
-            tokenizer, c.modalities, source_positions=c.source_positions, target_positions=c.target_positions
-        )
+        self.preparer = Preparer(tokenizer, model.config)
 
     def predict(
         self,
@@ -119,7 +116,7 @@ class Predictor:
     @torch.no_grad()
     def _answer(self, examples: list[Example]) -> list[Prediction]:
         """One batch of one task."""
-        batch = collate_examples(examples)
+        batch = self.preparer.collate(examples)
         memory = self.model.encode(batch, self.model.encode_media(batch.media))
         task = TASKS[examples[0].sample.task]
         constraints = [self._constraint(example) for example in examples]

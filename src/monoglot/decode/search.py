@@ -16,7 +16,7 @@ from torch import Tensor
 from monoglot.decode.constrain import Constraint
 from monoglot.model.layers import Cache
 from monoglot.model.unified import Memory, UnifiedModel
-from monoglot.text.vocabulary import BOS, EOS, PAD, UNK
+from monoglot.text.vocabulary import EOS, PAD, UNK
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ def beam_search(
     rows, beam = len(memory.valid), s.beam
     memory = memory.select(torch.arange(rows).repeat_interleave(beam))
     cache = Cache()
-    written = torch.full((rows * beam, 1), BOS)
+    start = model.config.start
+    written = torch.tensor(start).repeat(rows * beam, 1)
     scores = torch.zeros(rows * beam, 0)  # cumulative log-probability after each token
     finished: list[list[Hypothesis]] = [[] for _ in range(rows)]
     live = list(range(rows))  # the row of each block of `beam` beams
@@ -79,11 +80,15 @@ def beam_search(
         logits = model.logits(states[:, -1]).float() / s.temperature
         if constraints is not None:
             logits = _limit(
-                logits, written, [constraints[row] for row in live], [_prefix(prefixes, row) for row in live], beam
+                logits,
+                written[:, len(start) :],
+                [constraints[row] for row in live],
+                [_prefix(prefixes, row) for row in live],
+                beam,
             )
         log_p = logits.log_softmax(-1)
         forced = [_prefix(prefixes, row)[step] if step < len(_prefix(prefixes, row)) else None for row in live]
-        _apply_rules(log_p, step, forced, written, s, constrained=constraints is not None)
+        _apply_rules(log_p, step, forced, written[:, len(start) - 1 :], s, constrained=constraints is not None)
         total = log_p if step == 0 else log_p + scores[:, -1:]
         total = total.view(len(live), beam, -1)
         if step == 0:
@@ -100,7 +105,7 @@ def beam_search(
             for score, k, word in candidates[:beam]:
                 if word == EOS and score != float("-inf") and len(finished[row]) < beam:
                     at = block * beam + k
-                    finished[row].append(_finish(written[at], scores[at], score, step, s))
+                    finished[row].append(_finish(written[at, len(start) :], scores[at], score, step, s))
             if len(finished[row]) >= beam or step == s.max_length:
                 continue
             # A place among the beams goes to the best that do not end here; eos is only kept out where there are enough others.
@@ -133,9 +138,10 @@ def score_answers(model: UnifiedModel, memory: Memory, answers: Sequence[Sequenc
     target = torch.full((len(flat), longest), PAD)
     for index, answer in enumerate(flat):
         target[index, : len(answer)] = torch.tensor(answer)
-    ids = torch.cat([torch.full((len(flat), 1), BOS), target[:, :-1]], dim=1)
+    start = model.config.start
+    ids = torch.cat([torch.tensor(start).repeat(len(flat), 1), target[:, :-1]], dim=1)
     with torch.no_grad():
-        log_p = model.logits(model.decode(ids, memory.select(rows))).float().log_softmax(-1)
+        log_p = model.logits(model.decode(ids, memory.select(rows))[:, len(start) - 1 :]).float().log_softmax(-1)
     token_scores = log_p.gather(-1, target[..., None])[..., 0].masked_fill(target == PAD, 0.0)
     return list(token_scores.sum(1).split([len(given) for given in answers]))
 
@@ -175,8 +181,8 @@ def _limit(
     limited = logits.clone()
     for index, ids in enumerate(written.tolist()):
         constraint, prefix = constraints[index // beam], prefixes[index // beam]
-        answer = ids[1 + len(prefix) :]
-        if constraint is not None and len(ids) - 1 >= len(prefix):
+        answer = ids[len(prefix) :]
+        if constraint is not None and len(ids) >= len(prefix):
             allowed = torch.from_numpy(np.ascontiguousarray(constraint.allowed(answer)))
             limited[index] = float("-inf")
             limited[index, allowed] = logits[index, allowed]
@@ -191,5 +197,5 @@ def _finish(written: Tensor, scores: Tensor, score: float, step: int, s: SearchS
     cumulative = [*scores.tolist(), score]
     token_scores = tuple(now - before for now, before in zip(cumulative, [0.0, *cumulative]))
     return Hypothesis(
-        (*written[1:].tolist(), EOS), score / (step + 1) ** s.length_penalty if s.normalize else score, token_scores
+        (*written.tolist(), EOS), score / (step + 1) ** s.length_penalty if s.normalize else score, token_scores
     )

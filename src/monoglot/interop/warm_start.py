@@ -20,13 +20,13 @@ from monoglot.modalities.audio import load_whisper_encoder
 from monoglot.modalities.image import load_lite0
 from monoglot.model.unified import UnifiedModel
 from monoglot.text.tokenizer import Tokenizer
-from monoglot.text.vocabulary import BOS, EOS, SPECIALS
+from monoglot.text.vocabulary import BOS, EOS, SPECIALS, UNK
 
 # Rows of Whisper's vocabulary (arXiv 2212.04356, its tokenizer for English-only models).
 END_OF_TEXT, START_OF_TRANSCRIPT, NO_TIMESTAMPS = 50256, 50257, 50362
 GPT2_WORDS = 50257
-FIRST_TEXT_POSITION = 1
-"""Whisper writes two tokens before the text, we write one: our place 0 is Whisper's place 1."""
+START = (BOS, UNK)
+"""What nano's answers begin with (`ModelConfig.start`): the rows of Whisper's two start tokens. With only one of them its transcripts break: see docs/log.md."""
 
 
 def tokenizer_from_part(part: Part | None, vocabulary) -> Tokenizer | None:
@@ -84,9 +84,10 @@ def _speak_as_whisper(
         words.mean(0)
     )  # a filler row: as far from every word as can be
     rows[EOS] = torch.from_numpy(embeddings[END_OF_TEXT])
-    rows[BOS] = torch.from_numpy(embeddings[NO_TIMESTAMPS])
+    for ours, whispers in zip(START, (START_OF_TRANSCRIPT, NO_TIMESTAMPS)):
+        rows[ours] = torch.from_numpy(embeddings[whispers])
     rows[vocabulary.bins.start :] = torch.from_numpy(location_codes(vocabulary.num_bins, words, rng))
-    positions = _tensor(arrays, "decoder/position_encodings/encodings")[FIRST_TEXT_POSITION:]
+    positions = _tensor(arrays, "decoder/position_encodings/encodings")
     model.target.text_positions.weight[: len(positions)] = positions[: len(model.target.text_positions.weight)]
     for index, layer in enumerate(model.decoder_layers):
         name = f"decoder/layer_{index}"

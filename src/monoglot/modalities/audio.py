@@ -157,7 +157,7 @@ def _padded(length: int, config: AudioConfig) -> int:
 def _from_memory(media: Media, max_seconds: float) -> tuple[np.ndarray, int, str]:
     name = "sound in memory"
     fix = "give (samples, rate): float samples [n] or [n, channels] in [-1, 1], and their rate in Hz"
-    if len(media.source) != 2 or not np.isscalar(media.source[1]) or media.source[1] <= 0:
+    if len(media.source) != 2 or not isinstance(media.source[1], (int, float, np.number)) or media.source[1] <= 0:
         raise MediaError.at(name, media.modality, "not a pair of samples and rate", fix)
     samples, rate = np.asarray(media.source[0]), int(media.source[1])
     if (
@@ -216,7 +216,7 @@ def _from_container(container: Any, media: Media, name: str, max_seconds: float)
         for part in to_planar.resample(frame):
             mono = part.to_ndarray().mean(axis=0, dtype=np.float32)
             if part.pts is not None:
-                stamp = round((part.pts * float(part.time_base) - base * unit) * rate)
+                stamp = round((part.pts * float(part.time_base or unit) - base * unit) * rate)
                 if abs(stamp - at) > tick:
                     at = stamp
             low, high = max(at, first), min(at + len(mono), last)
@@ -269,6 +269,10 @@ class WhisperEncoder(Encoder):
 
     Source: Whisper (arXiv 2212.04356), section 2.2.
     """
+
+    positions: Tensor
+    mel: Tensor
+    hann: Tensor
 
     def __init__(self, config: AudioConfig, width: int = 384, layers: int = 4, heads: int = 6):
         super().__init__()

@@ -187,7 +187,7 @@ def jitter_colours(rgb: np.ndarray, rng: np.random.Generator, grey: float = 0.0)
     if rng.random() < grey:
         saturation = 0.0
     values = rgb.astype(np.float32)
-    luma = np.tensordot(np.float32([0.299, 0.587, 0.114]), values, axes=(0, -3))  # ITU-R BT.601
+    luma = np.tensordot(np.array([0.299, 0.587, 0.114], np.float32), values, axes=(0, -3))  # ITU-R BT.601
     values = luma[..., None, :, :] * (1 - saturation) + values * saturation
     values = (values - 128) * (contrast * brightness) + 128 * brightness
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)

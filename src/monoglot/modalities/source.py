@@ -20,6 +20,8 @@ from monoglot.errors import MediaError
 from monoglot.nouns import Media
 
 TAR = "tar://"
+# Tags that are not UTF-8 say nothing about the pictures or the sound; PyAV 19 lets them pass by itself.
+_OPEN: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 
 def open_source(media: Media) -> tuple[BinaryIO, str]:
@@ -59,7 +61,7 @@ def open_container(file: BinaryIO, media: Media, name: str) -> Iterator[Any]:
     kinds = "a WAV, FLAC, OGG, MP3 or M4A" if media.modality == "audio" else "an MP4, WebM, MKV or AVI"
     fix = f"give {kinds}, or copy it again if it was cut off"
     try:
-        container = av.open(file, metadata_errors="ignore")
+        container = av.open(file, **_OPEN)
     except av.FFmpegError as error:
         raise MediaError.at(name, media.modality, f"no readable {media.modality} ({error.strerror})", fix) from None
     with container:

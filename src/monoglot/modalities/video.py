@@ -253,7 +253,7 @@ class Film:
     def _worth_jumping(self, coming: tuple[float, Any], time: float) -> bool:
         if coming[1].pts is None:
             return False
-        index, wanted = self._stream.index_entries, self._first + int(time / self._unit)
+        index, wanted = getattr(self._stream, "index_entries", ()), self._first + int(time / self._unit)
         if len(index) and index[len(index) - 1].timestamp >= wanted:
             keyframe = index.search_timestamp(wanted, backward=True)
             return keyframe >= 0 and index[keyframe].timestamp > coming[1].pts

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from monoglot.modalities import MODALITIES
-from monoglot.text.vocabulary import Vocabulary
+from monoglot.text.vocabulary import BOS, Vocabulary
 
 
 class ModelConfig(BaseModel):
@@ -24,6 +24,11 @@ class ModelConfig(BaseModel):
     decoder_layers: int = Field(6, ge=1)
     source_positions: int = Field(1024, description="Longest text in the source, in tokens.")
     target_positions: int = Field(1024, description="Longest answer, in tokens.")
+    start: tuple[int, ...] = Field(
+        (BOS,),
+        min_length=1,
+        description="Tokens that every answer begins with, unseen. nano's two are Whisper's: start of transcript, no timestamps.",
+    )
     positions: Literal["untied", "added"] = Field(
         "untied",
         description="'untied': positions speak in a bias beside the content, as in the published model; 'added': added to the embeddings.",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
+from monoglot.errors import InputError
 from monoglot.nouns import Box, Symbols
 
-_BIN = re.compile(r"<bin_(\d+)>")
+_BIN = re.compile(r"<bin_(\d{1,6})>", re.ASCII)
 
 
 def box_to_text(box_xyxy: Box, *, num_bins: int = 1000) -> Symbols:
@@ -20,18 +21,20 @@ def box_to_text(box_xyxy: Box, *, num_bins: int = 1000) -> Symbols:
         Four tokens parted by spaces; `text_to_box` reads each corner back within 0.5 / (num_bins - 1).
 
     Raises:
-        ValueError: a corner lies outside [0, 1], or x1 < x0, or y1 < y0. Pixel boxes are the usual cause.
+        InputError: not four numbers, or one outside [0, 1], or x1 < x0, or y1 < y0. Pixel boxes are the usual cause.
 
     Source: OFA (arXiv 2202.03052); corner order as in UnIVAL.
 
     >>> box_to_text((0.0, 0.25, 0.5, 1.0))
     '<bin_0> <bin_250> <bin_500> <bin_999>'
     """
+    if len(box_xyxy) != 4:
+        raise InputError(f"box {tuple(box_xyxy)} has {len(box_xyxy)} numbers; give x0 y0 x1 y1")
     x0, y0, x1, y1 = box_xyxy
     if not all(0.0 <= corner <= 1.0 for corner in box_xyxy):
-        raise ValueError(f"box {tuple(box_xyxy)} leaves [0, 1]; is it in pixels? give fractions of the image")
+        raise InputError(f"box {tuple(box_xyxy)} leaves [0, 1]; is it in pixels? give fractions of the image")
     if x1 < x0 or y1 < y0:
-        raise ValueError(f"box {tuple(box_xyxy)} is turned around; the order is x0 y0 x1 y1 with x0 <= x1 and y0 <= y1")
+        raise InputError(f"box {tuple(box_xyxy)} is turned around; the order is x0 y0 x1 y1 with x0 <= x1 and y0 <= y1")
     return Symbols(" ".join(f"<bin_{round(corner * (num_bins - 1))}>" for corner in box_xyxy))
 
 

@@ -12,7 +12,6 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from monoglot.cache import cache_dir
 from monoglot.data.collate import Batch
 from monoglot.data.features import CachingPreparer, FeatureCache, fingerprint
 from monoglot.data.mixture import Mixture
-from monoglot.data.prepare import Example, collate_examples
+from monoglot.data.prepare import Example
 from monoglot.data.rowfile import RowFile
 from monoglot.errors import InputError
 from monoglot.files import atomic_path, write_text
@@ -83,16 +82,11 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, quiet: bool = F
         yaml.safe_dump(json.loads(recipe.model_dump_json(exclude_none=True)), sort_keys=False, allow_unicode=True),
     )
 
-    preparer = CachingPreparer(
-        tokenizer,
-        model.config.modalities,
-        source_positions=model.config.source_positions,
-        target_positions=model.config.target_positions,
-    )
+    preparer = CachingPreparer(tokenizer, model.config)
     preparer.cache = _open_cache(recipe, model)
     mixture = Mixture([len(file) for file in rows], [source.quota for source in recipe.mixture], recipe.seed)
     quarantine = Quarantine(folder / "quarantine.jsonl", recipe.quarantine_share)
-    autocast = torch.autocast("cpu", torch.bfloat16) if recipe.precision == "bfloat16" else nullcontext()
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=_precision(recipe) == "bfloat16")
 
     saved = time.monotonic()
     names = [source.name for source in recipe.mixture]
@@ -176,7 +170,7 @@ def validate(recipe: Recipe, model: UnifiedModel, tokenizer: Tokenizer, preparer
         rows = _row_file(recipe, source)
         examples = [preparer.example(rows[index]) for index in range(min(source.quota, len(rows)))]
         with torch.no_grad():
-            batch = collate_examples(examples)
+            batch = preparer.collate(examples)
             features = _features(model, batch, preparer.cache)
             logits = model.logits(model.decode(batch.target_in, model.encode(batch, features))[batch.target_valid])
             result[source.name] = float(token_losses(logits, batch.target_out[batch.target_valid]).mean())
@@ -256,7 +250,7 @@ def _read_step(
             continue
         examples.append(example)
         sources.append(draw.source)
-    return Step(index, collate_examples(examples), torch.tensor(sources))
+    return Step(index, preparer.collate(examples), torch.tensor(sources))
 
 
 def _features(model: UnifiedModel, batch: Batch, cache: FeatureCache | None) -> dict[str, list[torch.Tensor]]:
@@ -303,6 +297,17 @@ def _set_up(model: UnifiedModel, recipe: Recipe) -> None:
     except ValueError as error:
         raise InputError.at("recipe", "freeze", str(error)) from None
     torch.manual_seed(recipe.seed)
+
+
+def _precision(recipe: Recipe) -> str:
+    """bfloat16 without instructions for it is several times slower than float32 (docs/log.md)."""
+    if recipe.precision != "auto":
+        return recipe.precision
+    return (
+        "bfloat16"
+        if torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.cpu._is_avx512_bf16_supported()
+        else "float32"
+    )
 
 
 def _open_cache(recipe: Recipe, model: UnifiedModel) -> FeatureCache | None:

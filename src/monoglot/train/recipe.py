@@ -72,8 +72,8 @@ class Recipe(_Page):
     balance: str = Field("share", description="How much each data set's loss counts; see monoglot.train.balance.")
     steps: int = Field(ge=1)
     smoothing: float = Field(0.0, ge=0, lt=1, description="Label smoothing.")
-    precision: Literal["float32", "bfloat16"] = Field(
-        "bfloat16", description="What matrix products are computed in while training."
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="What matrix products are computed in; 'auto' takes bfloat16 where the machine has it."
     )
     optimizer: Optimizer = Optimizer()
     validate_every: int = Field(0, ge=0, description="Steps between looks at the held-out rows; 0 for only at the end.")

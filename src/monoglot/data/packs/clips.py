@@ -1,9 +1,12 @@
-"""The pack `clips`: short films whose question cannot be answered from one picture, and animated emoji to be named.
+"""The pack `clips`: short films with questions about what happens in them, and animated emoji to be named.
 
     concepts.json -> Cast -> (a subset poses) -> Scene: actors + question + answer -> render -> encode -> mp4
 
 The actors are the pictures of the pack `emoji`; each subset is one function on this page. Drawing styles
 are split as the emoji pack splits them: the style that draws the test films is in no other film.
+
+A question about motion is worth asking only if one picture does not answer it. The middle frame says nothing in `direction`,
+`which_moves` and `change`; frames near the ends say something in `direction` and in grow or shrink, as any path must.
 
 Letters: F frames, H height, W width.
 """
@@ -272,15 +275,15 @@ def direction(rng: np.random.Generator, cast: Cast, style: str, frames: int, ind
     answer = tuple(STEPS)[index % 4]
     step = np.array(STEPS[answer])
     mover, *others = cast.pick(rng, style, 2 if rng.random() < 0.5 else 1)
-    middle = SIZE / 2 + rng.uniform(-9, 9, 2)
+    middle = SIZE / 2 + rng.uniform(-22, 22, 2)  # nearly as wide as the path is long: the ends say little, too
     time = np.linspace(-0.5, 0.5, frames)
     if rng.random() < 0.5:
         time = np.sin(np.pi * time) / 2  # eases in and out
-    along, drift = rng.uniform(44, 72), rng.uniform(-8, 8)
+    along, drift = rng.uniform(34, 54), rng.uniform(-6, 6)
     path = middle + np.outer(time, step * along + step[::-1] * drift)
-    actors = [act(cast.picture(style, mover), frames, x=path[:, 0], y=path[:, 1], size=rng.uniform(34, 42))]
-    for other in others:  # in a corner, clear of the level and of the upright path: its place tells neither
-        corner = np.where(rng.random(2) < 0.5, 18, SIZE - 18) + rng.uniform(-3, 3, 2)
+    actors = [act(cast.picture(style, mover), frames, x=path[:, 0], y=path[:, 1], size=rng.uniform(30, 38))]
+    for other in others:  # in the corner farthest from the middle of the path, whichever way that leads
+        corner = np.where(middle > SIZE / 2, 17, SIZE - 17) + rng.uniform(-3, 3, 2)
         actors.insert(0, act(cast.picture(style, other), frames, x=corner[0], y=corner[1], size=rng.uniform(24, 30)))
     does, it, be = _said(mover)
     question = (f"which way {does} {it} move?", f"in which direction {does} {it} go?", f"which way {be} {it} going?")
@@ -288,11 +291,13 @@ def direction(rng: np.random.Generator, cast: Cast, style: str, frames: int, ind
 
 
 def order(rng: np.random.Generator, cast: Cast, style: str, frames: int, index: int) -> Scene:
-    """What appears first? Both are there in the end, on sides that say nothing about their order."""
+    """What appears first? Both are there in the end; the middle frame may show none, one or both."""
     first, second = cast.pick(rng, style, 2)
     spots = _two_spots(rng)
-    starts = (rng.integers(1, 1 + frames // 4), rng.integers(frames // 2, frames - frames // 5))
-    fade = int(rng.integers(1, 5))
+    starts = np.sort(
+        rng.choice(np.arange(1, frames - 2, 3), 2, replace=False)
+    )  # any two moments, 3 frames or more apart
+    fade = int(rng.integers(1, 4))
     actors = []
     for concept, spot, start in zip((first, second), spots, starts):
         seen = np.clip((np.arange(frames) - start + 1) / fade, 0, 1)
@@ -324,8 +329,8 @@ def change(rng: np.random.Generator, cast: Cast, style: str, frames: int, index:
     (concept,) = cast.pick(rng, style, turning=not sizes)
     picture = cast.picture(style, concept)
     if sizes:  # the size in the middle frame is drawn from the same range for both answers
-        ratio = rng.uniform(1.8, 2.8) ** (1 if answer == "grow" else -1)
-        size = rng.uniform(40, 60) * ratio ** np.linspace(-0.5, 0.5, frames)
+        ratio = rng.uniform(1.6, 2.3) ** (1 if answer == "grow" else -1)
+        size = 30 * 2.3 ** rng.random() * ratio ** np.linspace(-0.5, 0.5, frames)
         x, y = SIZE / 2 + rng.uniform(-14, 14, 2)
         actor = act(picture, frames, x=x, y=y, size=size)
         choices = ("grow", "shrink")
