@@ -111,6 +111,14 @@ def test_bytes_and_tar_member(write_film, tmp_path):
     assert np.array_equal(read(f"tar://{tmp_path}/s.tar#clip.mp4"), read(path))
 
 
+@pytest.mark.parametrize(("name", "codec"), [("a.h264", "libx264"), ("a.m4v", "mpeg4"), ("a.y4m", "rawvideo")])
+def test_streams_without_times_go_by_number(write_film, name, codec, monkeypatch):
+    monkeypatch.setattr(Film, "PATIENCE_S", 0.1)
+    path = write_film(name, count=24, codec=codec)
+    seen = numbers(read(path, VideoConfig(size=32, frames=4)))
+    assert np.abs(np.array(seen) - [3, 9, 15, 21]).max() <= 1
+
+
 def test_a_clip_with_sound(write_film):
     path = write_film(sound=True)
     assert np.array_equal(read(path), decode_everything(path))
@@ -249,7 +257,7 @@ def test_windows(write_film):
 
 def test_wrong_memory(scene):
     clip = np.zeros((3, 8, 8, 3), np.uint8)
-    assert "cut the list of frames" in message(clip, start=1.0)
+    assert "cut the frames" in message(clip, start=1.0)
     assert (
         message([])
         == "frames in memory: video: an empty list is not a clip; give uint8[frames, height, width, 3] or PIL images"
@@ -258,12 +266,13 @@ def test_wrong_memory(scene):
     assert "float32[8, 8, 3] is not a picture" in message(clip.astype(np.float32))
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_too_large_an_animation(tmp_path):
     path = tmp_path / "a.gif"
     Image.new("P", (8, 8)).save(path, save_all=True, append_images=[Image.new("P", (8, 8), 1)])
     whole = path.read_bytes()
-    path.write_bytes(whole[:6] + struct.pack("<HH", 9_000, 9_000) + whole[10:])
-    assert "pixels" in message(path)
+    path.write_bytes(whole[:6] + struct.pack("<HH", 9_500, 9_500) + whole[10:])
+    assert message(path).endswith("9500 x 9500 pixels is too large; reduce it below 89,000,000 pixels")
 
 
 # --- variants
@@ -280,3 +289,9 @@ def test_variants_change_colours_only_and_all_frames_alike(write_film):
     still = np.repeat(np.random.default_rng(0).integers(0, 256, (1, 40, 40, 3), dtype=np.uint8), 4, axis=0)
     copy = read(still, variant=7)
     assert (copy == copy[0]).all()
+
+
+def test_configuration_is_checked():
+    with pytest.raises(ValueError, match="frames 9: more than frame_positions 8"):
+        VideoConfig(frames=9, frame_positions=8)
+    assert VideoConfig(frames=9, frame_positions=0).frames == 9

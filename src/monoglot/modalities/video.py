@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Literal
 import av
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from monoglot.errors import MediaError
@@ -57,6 +57,12 @@ class VideoConfig(BaseModel):
     frame_positions: int = Field(
         32, ge=0, description="Rows of the table of frame positions (0: none); at least `frames` when there are any."
     )
+
+    @model_validator(mode="after")
+    def _frames_have_positions(self) -> VideoConfig:
+        if 0 < self.frame_positions < self.frames:
+            raise ValueError(f"frames {self.frames}: more than frame_positions {self.frame_positions}")
+        return self
 
 
 # --- data side --------------------------------------------------------------------------------------------------------
@@ -117,39 +123,28 @@ def centres(start: float, end: float, count: int) -> np.ndarray:
 
 def _from_memory(media: Media, config: VideoConfig) -> list[Image.Image]:
     count = len(media.source)
+    name, fix = "frames in memory", "give uint8[frames, height, width, 3] or PIL images"
     if media.start is not None or media.end is not None:
-        raise MediaError.at(
-            "frames in memory", media.modality, "start and end need a file with times", "cut the list of frames instead"
-        )
-    if not count or (isinstance(media.source, np.ndarray) and media.source.ndim != 4):
-        shape = (
-            f"{media.source.dtype}{list(media.source.shape)}"
-            if isinstance(media.source, np.ndarray)
-            else "an empty list"
-        )
-        raise MediaError.at(
-            "frames in memory",
-            media.modality,
-            f"{shape} is not a clip",
-            "give uint8[frames, height, width, 3] or PIL images",
-        )
+        raise MediaError.at(name, media.modality, "start and end need a file with times", "cut the frames instead")
+    if isinstance(media.source, np.ndarray) and (media.source.ndim != 4 or not count):
+        wrong = f"{media.source.dtype}{list(media.source.shape)} is not a clip"
+        raise MediaError.at(name, media.modality, wrong, fix)
+    if not count:
+        raise MediaError.at(name, media.modality, "an empty list is not a clip", fix)
     chosen = centres(0, count, config.frames).astype(int)
-    made = {
-        i: to_square(read_picture(Media(media.modality, media.source[i]), config.size), config.size)
-        for i in set(chosen.tolist())
-    }
-    return [made[i] for i in chosen.tolist()]
+    return [to_square(read_picture(Media(media.modality, media.source[i]), config.size), config.size) for i in chosen]
 
 
 def _from_animation(file: BinaryIO, media: Media, name: str, config: VideoConfig) -> list[Image.Image]:
     animation = open_with_pillow(file, media, name)
     count = getattr(animation, "n_frames", 1)
     keep = KEPT_BYTES // (4 * animation.width * animation.height)  # small animations are decoded once, large ones twice
-    if keep < 1:
+    if animation.width * animation.height > MAX_PIXELS:
         wrong = f"{animation.width} x {animation.height} pixels is too large"
-        raise MediaError.at(name, media.modality, wrong, "make the animation smaller")
+        raise MediaError.at(name, media.modality, wrong, f"reduce it below {MAX_PIXELS:,} pixels")
     try:
-        lengths, kept = [], {}
+        lengths: list[float] = []
+        kept: dict[int, Image.Image] = {}
         for index in range(count):
             animation.seek(index)
             animation.load()
@@ -253,7 +248,8 @@ class Film:
     def _worth_jumping(self, coming: tuple[float, Any], time: float) -> bool:
         if coming[1].pts is None:
             return False
-        index, wanted = getattr(self._stream, "index_entries", ()), self._first + int(time / self._unit)
+        index: Any = getattr(self._stream, "index_entries", ())
+        wanted = self._first + int(time / self._unit)
         if len(index) and index[len(index) - 1].timestamp >= wanted:
             keyframe = index.search_timestamp(wanted, backward=True)
             return keyframe >= 0 and index[keyframe].timestamp > coming[1].pts
@@ -309,9 +305,7 @@ def _seconds_by_packets(file: BinaryIO, media: Media, name: str) -> float:
                     end = max(end, (packet.pts - first) * unit + shown)
     file.seek(place)
     if not count:
-        raise MediaError.at(
-            name, media.modality, "holds no frames", "it is empty or cut off; copy or download it again"
-        )
+        raise MediaError.at(name, media.modality, "holds no frames", "copy or download it again")
     return end or count / rate
 
 
