@@ -294,9 +294,8 @@ def order(rng: np.random.Generator, cast: Cast, style: str, frames: int, index: 
     """What appears first? Both are there in the end; the middle frame may show none, one or both."""
     first, second = cast.pick(rng, style, 2)
     spots = _two_spots(rng)
-    starts = np.sort(
-        rng.choice(np.arange(1, frames - 2, 3), 2, replace=False)
-    )  # any two moments, 3 frames or more apart
+    start = int(rng.integers(1, frames - 8))
+    starts = (start, int(rng.integers(start + 6, frames - 2)))  # far enough apart for a reader of few frames
     fade = int(rng.integers(1, 4))
     actors = []
     for concept, spot, start in zip((first, second), spots, starts):
