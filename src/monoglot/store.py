@@ -108,7 +108,8 @@ def read_config(folder: Path) -> ModelConfig:
         return ModelConfig.model_validate(config.get("model"))
     except ValidationError as error:
         first = error.errors()[0]
-        raise InputError.at(path, ".".join(map(str, ("model", *first["loc"]))), first["msg"]) from None
+        wrong = first["msg"].removeprefix("Value error, ")
+        raise InputError.at(path, ".".join(map(str, ("model", *first["loc"]))), wrong) from None
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -117,10 +118,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         with safe_open(path, "pt") as file:
             stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is not a dict)
             aliases = json.loads((file.metadata() or {}).get("aliases", "{}"))
-    except (SafetensorError, OSError) as error:
-        raise InputError.at(
-            path, "weights", f"cannot be read ({error})", "the file is truncated or not safetensors; get it again"
-        ) from None
+        return _restored(stored, aliases)
+    except (SafetensorError, OSError, ValueError, LookupError, AttributeError, RuntimeError) as error:
+        wrong = f"cannot be read ({' '.join(str(error).split())})"
+        raise InputError.at(path, "weights", wrong, "the file is truncated or not a model's; get it again") from None
+
+
+def _restored(stored: dict[str, Tensor], aliases: dict[str, str]) -> dict[str, Tensor]:
+    """The way back from `_stored`, in float32."""
     state = {}
     for name, tensor in stored.items():
         if name.endswith(_FACTOR):

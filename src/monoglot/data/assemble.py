@@ -56,7 +56,9 @@ def assemble(
         length += len(piece)
     ids.append(np.array([EOS] if begun else [BOS, EOS]))
     target = (
-        np.concatenate([tokenizer.encode(posed.target)[: target_positions - 2], [EOS]]) if posed.target else np.zeros(0)
+        np.concatenate([_encode(posed.target, tokenizer, target_positions)[: target_positions - 2], [EOS]])
+        if posed.target
+        else np.zeros(0)
     )
     return Sequence(np.concatenate(ids).astype(np.int64), tuple(spans), tuple(items), target.astype(np.int64), weight)
 
@@ -68,9 +70,14 @@ def _encode(part: str | Media, tokenizer: Tokenizer, longest: int) -> np.ndarray
 
 
 def _fit(words: list[np.ndarray], parts: tuple[str | Media, ...], room: int) -> list[np.ndarray]:
-    """Cut the longest part of words until everything fits."""
+    """Cut the longest part of words until everything fits; symbols stay."""
     excess = sum(map(len, words)) - room
-    if excess > 0:
-        longest = max((i for i, part in enumerate(parts) if not isinstance(part, Symbols)), key=lambda i: len(words[i]))
-        words[longest] = words[longest][: max(0, len(words[longest]) - excess)]
+    cuttable = sorted(
+        (i for i, part in enumerate(parts) if not isinstance(part, Symbols)), key=lambda i: -len(words[i])
+    )
+    for index in cuttable:
+        if excess > 0:
+            kept = max(0, len(words[index]) - excess)
+            excess -= len(words[index]) - kept
+            words[index] = words[index][:kept]
     return words

@@ -123,7 +123,7 @@ class Predictor:
         longest = max((c.longest - 1 if c else task.max_length) for c in constraints)
         settings = SearchSettings(
             beam=self.beam,
-            max_length=min(longest, self.model.config.target_positions - 1),
+            max_length=min(longest, self.model.config.target_positions - len(self.model.config.start)),
             normalize=task.length_penalty > 0,
             length_penalty=task.length_penalty,
         )

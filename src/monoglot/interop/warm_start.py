@@ -46,8 +46,11 @@ def warm_start(model: UnifiedModel, tokenizer: Tokenizer, *, seed: int = 0, lang
     """
     taken = {}
     with torch.no_grad():
-        if "image" in model.encoders and (part := part_or_none("lite0")):
-            load_lite0(model.encoders["image"].trunk, torch.load(part.files["model.pth"], weights_only=True))
+        eyes = [encoder.trunk for encoder in model.encoders.values() if hasattr(encoder, "trunk")]
+        if eyes and (part := part_or_none("lite0")):
+            weights = torch.load(part.files["model.pth"], weights_only=True)
+            for trunk in eyes:  # usually one and the same
+                load_lite0(trunk, weights)
             taken["lite0"] = f"{part.source}; {part.licence}"
         if part := part_or_none("whisper-tiny-en"):
             arrays = read_ctranslate2(part.files["model.bin"])

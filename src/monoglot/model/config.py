@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from monoglot.modalities import MODALITIES
+from monoglot.registry import unknown_name
 from monoglot.text.vocabulary import BOS, Vocabulary
 
 
@@ -17,13 +18,13 @@ class ModelConfig(BaseModel):
 
     name: str = Field("base", description="How the model is called in messages and reports.")
     vocabulary: Vocabulary = Field(Vocabulary(), description="Which id means what.")
-    width: int = Field(768, description="D, the width of every state.")
-    ffn: int = Field(3072, description="Width inside the feed-forward layers.")
-    heads: int = Field(12, description="Attention heads; must divide the width.")
+    width: int = Field(768, ge=1, description="D, the width of every state.")
+    ffn: int = Field(3072, ge=1, description="Width inside the feed-forward layers.")
+    heads: int = Field(12, ge=1, description="Attention heads; must divide the width.")
     encoder_layers: int = Field(6, ge=0)
     decoder_layers: int = Field(6, ge=1)
-    source_positions: int = Field(1024, description="Longest text in the source, in tokens.")
-    target_positions: int = Field(1024, description="Longest answer, in tokens.")
+    source_positions: int = Field(1024, ge=4, description="Longest text in the source, in tokens.")
+    target_positions: int = Field(1024, ge=4, description="Longest answer, in tokens.")
     start: tuple[int, ...] = Field(
         (BOS,),
         min_length=1,
@@ -34,18 +35,21 @@ class ModelConfig(BaseModel):
         description="'untied': positions speak in a bias beside the content, as in the published model; 'added': added to the embeddings.",
     )
     attention_scale: float = Field(
-        2.0, description="Scores are divided by sqrt(attention_scale * head width); 1 is the usual attention."
+        2.0, gt=0, description="Scores are divided by sqrt(attention_scale * head width); 1 is the usual attention."
     )
     norm_attention: bool = Field(True, description="LayerNorm after each attention (the published scale_attn).")
     norm_ffn: bool = Field(True, description="LayerNorm inside each feed-forward layer (scale_fc).")
     scale_heads: bool = Field(True, description="A learned factor for each head (scale_heads).")
     norm_target: bool = Field(True, description="LayerNorm on the decoder's embeddings; the encoder's always have it.")
     token_bucket: int = Field(
-        256, description="Relative text distances up to half of this are exact, further ones logarithmic ('untied')."
+        256,
+        ge=2,
+        description="Relative text distances up to half of this are exact, further ones logarithmic ('untied').",
     )
-    grid_side: int = Field(42, description="Media positions lie on a grid of this many rows and columns.")
+    grid_side: int = Field(42, ge=1, description="Media positions lie on a grid of this many rows and columns.")
     code_grid: int = Field(
         16,
+        ge=1,
         description="Rows and columns of image codes that the decoder can write (the published code_image_size / 8).",
     )
     dropout: float = Field(0.1, ge=0, lt=1)
@@ -60,7 +64,7 @@ class ModelConfig(BaseModel):
     @field_validator("modalities")
     @classmethod
     def _known_modalities(cls, value: dict[str, Any]) -> dict[str, Any]:
-        return {name: MODALITIES[name].config.model_validate(settings) for name, settings in value.items()}
+        return {name: _read_settings(name, settings) for name, settings in value.items()}
 
     @model_validator(mode="after")
     def _heads_divide(self) -> ModelConfig:
@@ -71,6 +75,23 @@ class ModelConfig(BaseModel):
     @property
     def head_width(self) -> int:
         return self.width // self.heads
+
+
+def _read_settings(name: str, settings: Any) -> Any:
+    """The settings of one modality; ValueError in one line."""
+    modality = MODALITIES[name]
+    try:
+        read = modality.config.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][-1]) if first["loc"] else ""
+        wrong = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            wrong = unknown_name("key", key, modality.config.model_fields)
+        raise ValueError(": ".join(part for part in (name, key, wrong) if part)) from None
+    if read.encoder not in modality.encoders:
+        raise ValueError(f"{name}: {unknown_name('encoder', read.encoder, modality.encoders)}")
+    return read
 
 
 BASE = ModelConfig()

@@ -187,7 +187,8 @@ class TargetPlace(nn.Module):
         relations = self.relations.of_text(places)
         embedded = self.word_norm(x)
         if code_rows is not None and bool(code_rows.any()):
-            cells = self.code_cells[:end][None]
+            # Rows of text beside them may be longer than the grid of codes.
+            cells = self.code_cells[places.clamp(max=len(self.code_cells) - 1)]
             is_code = code_rows[:, None, None]
             positions = torch.where(is_code, self.cell_norm(self.cells(cells)), positions)
             relations = torch.where(is_code, self.relations.of_grid(cells), relations)

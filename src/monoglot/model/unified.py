@@ -142,12 +142,7 @@ def build_encoders(c: ModelConfig) -> dict[str, Encoder]:
     built: dict[str, Encoder] = {}
     for name, settings in c.modalities.items():
         modality = MODALITIES[name]
-        make = modality.encoders.get(settings.encoder)
-        if make is None:
-            raise ValueError(
-                f"modality {name!r} has no encoder {settings.encoder!r}; known: {', '.join(modality.encoders)}"
-            )
-        built[name] = make(settings)
+        built[name] = modality.encoders[settings.encoder](settings)
         for other, earlier in built.items():
             if other != name and c.modalities[other].encoder == settings.encoder:
                 for part in built[name].shared:

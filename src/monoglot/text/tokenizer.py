@@ -17,6 +17,7 @@ from monoglot.nouns import Symbols
 from monoglot.text.vocabulary import SPECIALS, UNK, Vocabulary
 
 _SYMBOL = re.compile(r"<(code|bin)_(\d+)>")
+_REMEMBERED = 128  # characters; prompts and short answers come again and again, documents don't
 
 
 class Tokenizer:
@@ -29,9 +30,9 @@ class Tokenizer:
     def __init__(self, words: tokenizers.Tokenizer, vocabulary: Vocabulary):
         self.words = words
         self.vocabulary = vocabulary
-        top = max(words.get_vocab().values())
+        top = max(words.get_vocab().values(), default=-1)
         if top > vocabulary.mask:
-            raise ValueError(
+            raise InputError(
                 f"tokenizer.json has ids up to {top}, but the vocabulary's words end at {vocabulary.mask - 1}"
             )
         self._encode_words = lru_cache(maxsize=65536)(self._encode_words_uncached)
@@ -87,7 +88,8 @@ class Tokenizer:
         """int64 ids of `text` (words, or `Symbols`), without bos and eos."""
         if isinstance(text, Symbols):
             return np.array([self.symbol(name) for name in text.split()], dtype=np.int64)
-        return np.array(self._encode_words(text), dtype=np.int64)
+        encode = self._encode_words if len(text) <= _REMEMBERED else self._encode_words_uncached
+        return np.array(encode(text), dtype=np.int64)
 
     def _encode_words_uncached(self, text: str) -> list[int]:
         return self.words.encode(text, add_special_tokens=False).ids

@@ -188,7 +188,7 @@ class Quarantine:
         self.bad += 1
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"row": sample_where, "error": str(error)}, ensure_ascii=False) + "\n")
-        if self.bad > max(10, self.share * self.seen):
+        if self.bad > (max(10, self.share * self.seen) if self.share else 0):
             raise InputError.at(
                 self.path,
                 "data",
@@ -292,10 +292,7 @@ def _row_file(recipe: Recipe, source: Source) -> RowFile:
 
 
 def _set_up(model: UnifiedModel, recipe: Recipe) -> None:
-    try:
-        freeze(model, recipe.freeze)
-    except ValueError as error:
-        raise InputError.at("recipe", "freeze", str(error)) from None
+    freeze(model, recipe.freeze)
     torch.manual_seed(recipe.seed)
 
 
@@ -329,7 +326,10 @@ def _save(path: Path, recipe: Recipe, model: UnifiedModel, optimizer: torch.opti
         "rng": torch.get_rng_state(),
     }
     with atomic_path(path) as temporary:
-        torch.save(state, temporary)
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:  # how torch says that the disk is full
+            raise OSError(str(error).splitlines()[0]) from error
 
 
 def _restore(path: Path, recipe: Recipe, model: UnifiedModel, optimizer: torch.optim.Optimizer) -> int:

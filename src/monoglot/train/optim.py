@@ -7,23 +7,33 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from monoglot.errors import InputError
 from monoglot.train.recipe import Optimizer
 
 
 def freeze(model: nn.Module, prefixes: Iterable[str]) -> None:
-    """Parameters whose name starts with one of `prefixes` are not trained. ValueError for a prefix that fits none."""
+    """Parameters whose name starts with one of `prefixes` are not trained. InputError for a prefix that fits none."""
     names = [name for name, _ in model.named_parameters()]
     for prefix in prefixes:
         if not any(name.startswith(prefix) for name in names):
-            raise ValueError(
-                f"freeze: no parameter starts with {prefix!r}; they start with {', '.join(sorted({n.split('.')[0] for n in names}))}"
+            raise InputError.at(
+                "recipe", "freeze", f"no parameter starts with {prefix!r}", f"they start with {_first_parts(names)}"
             )
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not any(name.startswith(prefix) for prefix in prefixes))
 
 
+def _first_parts(names: list[str]) -> str:
+    return ", ".join(sorted({name.split(".")[0] for name in names}))
+
+
 def build_optimizer(model: nn.Module, c: Optimizer) -> torch.optim.AdamW:
     """Groups by learning rate and by whether weights decay; `base_lr` in each group is its highest rate."""
+    names = [name for name, _ in model.named_parameters()]
+    for prefix in c.lr_parts:
+        if not any(name.startswith(prefix) for name in names):
+            wrong = f"no parameter starts with {prefix!r}"
+            raise InputError.at("recipe", "optimizer.lr_parts", wrong, f"they start with {_first_parts(names)}")
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:

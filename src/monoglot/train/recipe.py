@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from monoglot.errors import InputError
 from monoglot.model.config import ModelConfig
 from monoglot.registry import unknown_name
+from monoglot.text.vocabulary import Vocabulary
 
 
 class _Page(BaseModel):
@@ -138,7 +139,10 @@ def _override(page: dict[str, Any], override: str) -> None:
         page = page.setdefault(parent, {})
         if not isinstance(page, dict):
             raise InputError.at("command line", override, f"{parent!r} holds no keys")
-    page[last] = yaml.safe_load(value)
+    try:
+        page[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise InputError.at("command line", override, "the value is not YAML", "put it in quotes") from None
 
 
 def _first_problem(error: ValidationError) -> tuple[str, str]:
@@ -153,6 +157,7 @@ def _first_problem(error: ValidationError) -> tuple[str, str]:
                 "optimizer": Optimizer,
                 "feature_cache": FeatureCache,
                 "model": ModelConfig,
+                "vocabulary": Vocabulary,
             }.get(str(part), known)
         return field, unknown_name("key", str(first["loc"][-1]), known.model_fields)
     return field, first["msg"].removeprefix("Value error, ")
