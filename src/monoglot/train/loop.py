@@ -47,9 +47,16 @@ _AHEAD = 3  # batches that are read while one is computed
 
 @dataclass
 class Step:
-    """The rows of one step, collated; `sources[b]` says which data set row b came from."""
+    """The rows of one step, in parts of similar length so that little is padded."""
 
     index: int
+    parts: list[Part]
+
+
+@dataclass
+class Part:
+    """Some rows of a step, collated; `sources[b]` says which data set row b came from."""
+
     batch: Batch
     sources: torch.Tensor
 
@@ -90,33 +97,35 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, quiet: bool = F
 
     saved = time.monotonic()
     names = [source.name for source in recipe.mixture]
+    recent = torch.zeros(len(names))  # each data set's last mean loss, for balancers that look at it
     with Progress(names, recipe.steps, first, folder / "metrics.jsonl", quiet=quiet) as progress:
         for step in _steps_ahead(recipe, mixture, rows, preparer, quarantine, first):
             model.train()
             model.encoders.eval()  # frozen or not, running statistics of other people's pictures are kept
             set_rate(optimizer, schedule(step.index, recipe.steps, recipe.optimizer.warmup))
-            with autocast:
-                features = _features(model, step.batch, preparer.cache)
-                memory = model.encode(step.batch, features)
-                states = model.decode(step.batch.target_in, memory)
-                valid = step.batch.target_valid
-                logits = model.logits(states[valid])
-            losses = token_losses(logits, step.batch.target_out[valid], smoothing=recipe.smoothing)
-            by_source = _mean_by_source(losses, step, len(names))
-            weights = balancer.weights(by_source.detach())
-            loss = (weights * by_source.nan_to_num()).sum()
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            total, by_source = _tokens_by_source(step, len(names)), torch.zeros(len(names))
+            for part in step.parts:
+                with autocast:
+                    memory = model.encode(part.batch, _features(model, part.batch, preparer.cache))
+                    valid = part.batch.target_valid
+                    logits = model.logits(model.decode(part.batch.target_in, memory)[valid])
+                losses = token_losses(logits, part.batch.target_out[valid], smoothing=recipe.smoothing)
+                means = (losses[:, None] * _membership(part, len(names))).sum(0) / total.clamp(min=1e-9)
+                (balancer.weights(recent) * means).sum().backward()
+                by_source += means.detach()
+            by_source[total == 0] = torch.nan
+            recent = torch.where(total > 0, by_source, recent)
             norm = torch.nn.utils.clip_grad_norm_(
                 [p for p in model.parameters() if p.grad is not None], recipe.optimizer.clip
             )
             if torch.isfinite(norm):
                 optimizer.step()
-            counts = torch.bincount(step.sources, minlength=len(names)).tolist()
+            counts = sum(torch.bincount(part.sources, minlength=len(names)) for part in step.parts)
             progress.step(
                 step.index,
                 by_source.tolist(),
-                counts,
+                counts.tolist(),
                 float(norm),
                 optimizer.param_groups[0]["lr"],
                 log=step.index % _LOG_EVERY == 0,
@@ -250,7 +259,30 @@ def _read_step(
             continue
         examples.append(example)
         sources.append(draw.source)
-    return Step(index, preparer.collate(examples), torch.tensor(sources))
+    groups = similar_lengths([len(example.sequence.source_ids) for example in examples])
+    parts = [
+        Part(preparer.collate([examples[i] for i in group]), torch.tensor([sources[i] for i in group]))
+        for group in groups
+    ]
+    return Step(index, parts)
+
+
+def similar_lengths(lengths: list[int], waste: float = 0.25) -> list[list[int]]:
+    """Indices in groups of similar length: padding a group to its longest adds at most that share to its tokens.
+
+    >>> similar_lengths([10, 200, 11, 190])
+    [[0, 2], [3, 1]]
+    """
+    groups: list[list[int]] = []
+    tokens = 0
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        padded = lengths[index] * (len(groups[-1]) + 1) if groups else 0
+        if not groups or padded > (1 + waste) * (tokens + lengths[index]):
+            groups.append([])
+            tokens = 0
+        groups[-1].append(index)
+        tokens += lengths[index]
+    return groups
 
 
 def _features(model: UnifiedModel, batch: Batch, cache: FeatureCache | None) -> dict[str, list[torch.Tensor]]:
@@ -274,14 +306,17 @@ def _features(model: UnifiedModel, batch: Batch, cache: FeatureCache | None) -> 
     return features
 
 
-def _mean_by_source(losses: torch.Tensor, step: Step, count: int) -> torch.Tensor:
-    """float[count]: mean loss a token of each data set, rows weighted; NaN for one without rows in this step."""
-    source = step.sources[:, None].expand_as(step.batch.target_valid)[step.batch.target_valid]
-    weight = step.batch.weights[:, None].expand_as(step.batch.target_valid)[step.batch.target_valid]
-    member = F.one_hot(source, count).to(losses.dtype) * weight[:, None]
-    total = member.sum(0)
-    # Not a division by zero: its gradient would turn the whole step into NaN.
-    return torch.where(total > 0, (losses[:, None] * member).sum(0) / total.clamp(min=1e-9), torch.nan)
+def _membership(part: Part, count: int) -> torch.Tensor:
+    """float[N, count]: for each target token its row's weight, in the column of its data set."""
+    valid = part.batch.target_valid
+    source = part.sources[:, None].expand_as(valid)[valid]
+    weight = part.batch.weights[:, None].expand_as(valid)[valid]
+    return F.one_hot(source, count) * weight[:, None]
+
+
+def _tokens_by_source(step: Step, count: int) -> torch.Tensor:
+    """float[count]: target tokens of each data set in a step, rows weighted."""
+    return sum((_membership(part, count).sum(0) for part in step.parts), start=torch.zeros(count))
 
 
 def _row_file(recipe: Recipe, source: Source) -> RowFile:
