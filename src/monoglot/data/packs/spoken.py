@@ -96,6 +96,7 @@ def add_pairs(writer: PackWriter, studio: Studio, concepts: Sequence[Concept]) -
             "audio": audio,
             "text": "",
             "target": "yes" if said is concept else "no",
+            "choices": ["yes", "no"],
             "style": style,
             "voice": voice.name,
             "concept": concept.hexcode,
