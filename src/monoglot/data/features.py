@@ -107,7 +107,7 @@ def _key(media: Media, variant: int) -> str | None:
         stat = os.stat(media.source)
     except OSError:
         return None
-    return f"{media.modality}|{media.source}|{stat.st_size}|{stat.st_mtime_ns}|{media.start}|{media.end}|{variant}"
+    return f"{media.modality}|{os.path.normpath(media.source)}|{stat.st_size}|{stat.st_mtime_ns}|{media.start}|{media.end}|{variant}"
 
 
 def fingerprint(encoders: nn.Module, settings: object) -> str:
