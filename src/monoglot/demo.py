@@ -234,7 +234,7 @@ def limits(pairs: Sequence[Pair]) -> page.Prose:
 
 def show(pairs: Sequence[Pair], machine: Machine, console: Console) -> None:
     """Print each answer and the result."""
-    lines = Lines(box=None, pad_edge=False, header_style="dim", collapse_padding=True)
+    lines = Lines(box=None, pad_edge=False, header_style="dim", expand=True)
     lines.add_column("")
     lines.add_column("question", ratio=3, overflow="ellipsis", no_wrap=True)
     lines.add_column("answer", ratio=3, overflow="ellipsis", no_wrap=True)

@@ -5,6 +5,7 @@ Sample + Prediction -> judge -> Verdict        Sample + Prediction -> card -> Ca
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,10 +28,12 @@ RIGHT: dict[str, Callable[[float], bool]] = {
 NAMES = {"rouge_l": "ROUGE-L", "wer": "word error rate", "iou_at_0.5": "overlap of at least 0.5"}
 NEEDS_A_SET = ("cider_d", "cider")
 """Metrics that weigh words by how rare they are among all rows, so that one row alone has no score."""
-LONG = 160
+LONG = 100
 """Characters; a longer piece of a prompt is shown apart from the question."""
 CUT = 700
 """Characters of a long text that are shown."""
+BRIEF = 90
+"""Characters of a candidate that are shown."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ def card(sample: Sample, prediction: Prediction) -> Card:
         views=tuple(views(sample, prediction)),
         answer=readable(prediction.text, prediction.box),
         confidence=prediction.confidence,
-        others=tuple((readable(other.text), other.probability) for other in prediction.candidates[1:4]),
+        others=tuple((cut(readable(other.text), BRIEF), other.probability) for other in prediction.candidates[1:4]),
         truth=truth_of(sample),
         verdict=judge(sample, prediction),
         seconds=prediction.seconds,
@@ -159,7 +162,7 @@ def question_of(sample: Sample) -> tuple[str, str]:
             pieces.append("…")
         elif isinstance(piece, str):
             pieces.append(piece.strip())
-    return " ".join(pieces), cut(document, CUT)
+    return re.sub(r'"\s*(.*?)\s*"', r"“\1”", " ".join(pieces)), cut(document, CUT)
 
 
 def cut(text: str, length: int) -> str:

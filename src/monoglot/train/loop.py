@@ -121,7 +121,10 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, quiet: bool = F
             )
             if torch.isfinite(norm):
                 optimizer.step()
-            counts = sum(torch.bincount(part.sources, minlength=len(names)) for part in step.parts)
+            counts = torch.bincount(
+                torch.cat([torch.zeros(0, dtype=torch.long), *(part.sources for part in step.parts)]),
+                minlength=len(names),
+            )
             progress.step(
                 step.index,
                 by_source.tolist(),
