@@ -21,7 +21,10 @@ def test_published_layout():
 def test_kinds_part_the_vocabulary_in_order(num_words, num_codes, num_bins):
     v = Vocabulary(num_words=num_words, num_codes=num_codes, num_bins=num_bins)
     kinds = [v.kind(number) for number in range(v.size)]
-    assert kinds == ["special"] * len(SPECIALS) + ["word"] * num_words + ["mask"] + ["code"] * num_codes + ["bin"] * num_bins
+    assert (
+        kinds
+        == ["special"] * len(SPECIALS) + ["word"] * num_words + ["mask"] + ["code"] * num_codes + ["bin"] * num_bins
+    )
     assert [v.bin(index) for index in range(num_bins)] == list(v.bins)
     for outside in (-1, v.size):
         with pytest.raises(ValueError, match=f"id {outside} is outside of a vocabulary of {v.size}"):
