@@ -138,7 +138,7 @@ class DecoderLayer(nn.Module):
         if cache.past is not None:
             keys, values = torch.cat([cache.past[0], keys], dim=2), torch.cat([cache.past[1], values], dim=2)
         cache.past = (keys, values)
-        causal = self_bias is None and x.shape[1] > 1  # without a bias, more than one query only occurs at the start
+        causal = self_bias is None and x.shape[1] > 1  # without a bias, several queries only come at the start
         x = self.add(x, self.attention_out_norm(self.attention(h, keys, values, self_bias, causal=causal)))
         if cache.memory is None:
             cache.memory = self.cross.keys_values(memory)

@@ -116,14 +116,16 @@ class UnifiedModel(nn.Module):
         x, positions, relations = self.target(ids, start, code_rows, self.words)
         hidden = None if bool(memory.valid.all()) else _hide(~memory.valid)[:, None, None, :]
         cross_bias = hidden
-        if self.untied:
-            cross_bias = _sum(self.cross_bias(positions[:, start:], memory.positions), hidden)
-            places = self.decoder_bias(positions[:, start:], positions)
+        future = None
+        if self.untied or (start and length > 1):
             future = _hide(torch.ones(start + length, start + length, dtype=torch.bool, device=ids.device).triu(1))[
                 start:
             ]
+        if self.untied:
+            cross_bias = _sum(self.cross_bias(positions[:, start:], memory.positions), hidden)
+            places = self.decoder_bias(positions[:, start:], positions)
         for index, layer in enumerate(self.decoder_layers):
-            self_bias = None
+            self_bias = future
             if self.untied:
                 self_bias = _sum(
                     places, self.decoder_relations[index](relations[:, start:]).permute(0, 3, 1, 2), future
