@@ -80,7 +80,7 @@ class Predictor:
         items = tuple(
             Media(name, item) for name, given in media for item in (given if isinstance(given, list) else [given])
         )
-        corners = None if box is None else (box[0], box[1], box[2], box[3])
+        corners: Any = None if box is None else tuple(box)  # the task checks them
         sample = Sample("1", task, items, text, box=corners, choices=tuple(choices), lang=lang, where=f"task {task}")
         started = time.perf_counter()
         prediction = self._answer([self.preparer.example(sample, with_target=False)])[0]
