@@ -136,14 +136,14 @@ Pair = tuple[Sample, Prediction]
 
 def summary(pairs: Sequence[Pair]) -> page.Table:
     """One line for each kind and task: rows, result, mean seconds."""
-    groups: dict[tuple[str, str], list[Pair]] = {}
+    groups: dict[str, list[Pair]] = {}
     for kind in KINDS:
         for sample, prediction in pairs:
             if kind_of(sample) == kind:
-                groups.setdefault((kind, sample.task.replace("_", " ")), []).append((sample, prediction))
-    lines = tuple((*name, str(len(group)), result(group), mean_seconds(group)) for name, group in groups.items())
-    total = ("All", "", str(len(pairs)), result(pairs, graded=False), mean_seconds(pairs))
-    return page.Table(("What", "Task", "Rows", "Result", "A row takes"), lines, numbers=(2, 4), total=total)
+                groups.setdefault(f"{kind}: {sample.task.replace('_', ' ')}", []).append((sample, prediction))
+    lines = tuple((name, str(len(group)), result(group), mean_seconds(group)) for name, group in groups.items())
+    total = ("All", str(len(pairs)), result(pairs, graded=False), mean_seconds(pairs))
+    return page.Table(("What", "Rows", "Result", "A row takes"), lines, numbers=(1, 3), total=total)
 
 
 def result(pairs: Iterable[Pair], *, graded: bool = True) -> str:
@@ -198,17 +198,35 @@ def to_html(pairs: Sequence[Pair], machine: Machine) -> str:
 
 GUIDE = page.Prose(
     points=(
-        ("Right or wrong", "is decided by the task's main metric: a name must be one of those given as truth, word for word; a box must overlap the true one by half or more; a transcript must have every word right."),
-        ("Summaries and captions", "are more or less good, not right or wrong. They carry ROUGE-L: 0 shares no word with the truth, 1 is the same sentence."),
-        ("Sure", "is the probability that the model gives to its answer. Next are the answers it would have given after that one."),
+        (
+            "Right or wrong",
+            "is decided by the task's main metric: a name must be one of those given as truth, word for word; a box must "
+            "overlap the true one by half or more; a transcript must have every word right.",
+        ),
+        (
+            "Summaries and captions",
+            "are more or less good, not right or wrong. They carry ROUGE-L: 0 shares no word with the truth, 1 is the "
+            "same sentence.",
+        ),
+        (
+            "Sure",
+            "is the probability that the model gives to its answer. Next are the answers it would have given after that one.",
+        ),
         ("On pictures,", "the solid box is the answer and the dashed one the truth."),
-        ("Clips", "are shown as the eight frames that the model sees of them, sounds as their waveform above the spectrogram that it hears."),
-        ("Time", "runs from the file on disk to the answer, one row at a time, after one row of each kind to warm up."),
+        (
+            "Clips",
+            "are shown as eight frames, evenly over their length, sounds as their waveform above the spectrogram "
+            "that it hears.",
+        ),
+        (
+            "Time",
+            "runs from the file on disk to the answer, one row at a time, after one row of each kind to warm up.",
+        ),
     )
-)  # fmt: skip
+)
 NOTES = {
-    "Something else entirely": "A photograph. Nothing of this sort is in the training data, which holds drawings only; "
-    "see what the model makes of it, and how sure it is."
+    "Something else entirely": "A photograph. nano's training rows hold drawings only, so see what it makes of this, and how "
+    "sure it is."
 }
 
 
@@ -221,12 +239,20 @@ def limits(pairs: Sequence[Pair]) -> page.Prose:
             "the scores with intervals and plain baselines.",
         ),
         (
-            ("Small world.", "The model knows emoji-like drawings, short synthetic films, single sounds, synthetic speech and technical prose. Photographs and natural speech are foreign to it."),
-            ("Sure is not right.", "A high probability means that the model knows no better answer, not that there is none."),
+            (
+                "A small world.",
+                "nano learned from emoji-like drawings, short synthetic films, single sounds, telephone prompts by one "
+                "speaker, synthetic voices and docstrings. Of photographs and free speech it has what its eyes "
+                "(EfficientNet-Lite0) and its ears (Whisper tiny.en) brought along.",
+            ),
+            (
+                "Sure is not right.",
+                "A high probability means that the model knows no better answer, not that there is none.",
+            ),
             ("Strict marks.", "A synonym that the truth does not list counts as wrong."),
             ("Not for decisions about people,", "or for any that cannot be taken back."),
         ),
-    )  # fmt: skip
+    )
 
 
 # --- the terminal -----------------------------------------------------------------------------------------------------

@@ -178,13 +178,13 @@ def readable(text: str, box: Box | None = None) -> str:
     """An answer as a reader takes it: boxes as fractions, long texts cut.
 
     >>> readable("<bin_0> <bin_250> <bin_500> <bin_999>")
-    'x 0.00 to 0.50, y 0.25 to 1.00'
+    'x 0.00–0.50, y 0.25–1.00'
     """
     if box is None and text.startswith("<bin_"):
         box = TASKS["grounding"].answer(text)  # type: ignore[assignment]
     if box is not None:
         x0, y0, x1, y1 = box
-        return f"x {x0:.2f} to {x1:.2f}, y {y0:.2f} to {y1:.2f}"
+        return f"x {x0:.2f}–{x1:.2f}, y {y0:.2f}–{y1:.2f}"
     return cut(text, CUT)
 
 

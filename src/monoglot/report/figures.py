@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import soundfile
@@ -84,7 +84,7 @@ def frames(media: Media, count: int = 8, *, side: int = FRAME_SIDE) -> list[Pict
     from monoglot.modalities.image import WHITE, on_background
     from monoglot.modalities.video import VideoConfig, read_frames
 
-    seen = read_frames(media, VideoConfig(size=side, frames=count))
+    seen = read_frames(media, VideoConfig.model_validate({"size": side, "frames": count}))
     return [
         encoded(on_background(frame, WHITE), f"frame {number} of {count}", side=side)
         for number, frame in enumerate(seen, start=1)
@@ -188,7 +188,7 @@ def svg(figure: Figure, alt: str) -> Picture:
     for text in figure.findobj(Text):
         text.set_color(INK)
     file = io.BytesIO()
-    settings = {"svg.fonttype": "none", "svg.hashsalt": alt, "font.family": "sans-serif", "font.size": 8.5}
+    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": alt, "font.family": "sans-serif", "font.size": 8.5}
     with matplotlib.rc_context(settings):
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     width, height = (round(96 * inches) for inches in figure.get_size_inches())

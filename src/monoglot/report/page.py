@@ -93,7 +93,8 @@ def render(
     """
     report.require()
     page = _templates().get_template("page.html")
-    return page.render(title=title, sections=sections, lead=lead, facts=facts, foot=foot)
+    html = page.render(title=title, sections=sections, lead=lead, facts=facts, foot=foot)
+    return html.lstrip()
 
 
 def write(path: Path, html: str) -> Path:
