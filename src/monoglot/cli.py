@@ -6,9 +6,11 @@ Exit codes: 0 done, 2 the input is wrong (one line, no traceback unless --debug)
 from __future__ import annotations
 
 import json
+import os
 import sys
+import traceback
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, NoReturn, Optional
 
 import typer
 
@@ -17,22 +19,34 @@ from monoglot.errors import InputError
 app = typer.Typer(
     name="monoglot",
     help="One small model that speaks one language about pictures, video, sound and text.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-data_app = typer.Typer(help="Build and check data.", no_args_is_help=True, rich_markup_mode=None)
+data_app = typer.Typer(help="Build and check data.", rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 
 Model = Annotated[str, typer.Option("--model", help="A model folder, or the name of a bundled model.")]
-Threads = Annotated[Optional[int], typer.Option("--threads", help="Processor threads to use.")]  # noqa: UP045 (typer on 3.10)
+Threads = Annotated[Optional[int], typer.Option("--threads", min=1, help="Processor threads to use.")]  # noqa: UP045 (typer on 3.10)
 
 
-@app.callback()
-def root(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False) -> None:
-    """Options before the verb."""
-    # Read in main(), before the verb runs.
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context, debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False
+) -> None:
+    """Options before the verb; main() has read them already."""
+    _help_without_verb(context)
+
+
+@data_app.callback(invoke_without_command=True)
+def data_root(context: typer.Context) -> None:
+    """Build and check data."""
+    _help_without_verb(context)
+
+
+def _help_without_verb(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 @app.command()
@@ -65,36 +79,21 @@ def predict(
     threads: Threads = None,
 ) -> None:
     """Answer one question, or every row of a file."""
-    from monoglot.tasks import TASKS
-
-    if data is None:
-        if not task:
-            raise InputError.at("command line", "--task", "is missing", f"one of: {', '.join(TASKS)}")
-        TASKS[task]  # a wrong name is told before anything is loaded
-        _check_files(image, video, audio)
+    if data is not None:
+        given = {"--task": task, "--image": image, "--video": video, "--audio": audio, "--text": text}
+        given |= {"--choices": choices, "--box": box, "--lang": lang != "en"}
+        _refuse(given, "does not go with --data", "each row of the file says it itself")
+        _predict_rows(model, data, out, resume, batch, threads)
+        return
+    _refuse({"--out": out, "--resume": resume}, "needs --data", "one answer is printed")
+    # A wrong question is told before a model is loaded.
+    question = _question(
+        task=task, image=image, video=video, audio=audio, text=text, choices=choices, box=_box(box), lang=lang
+    )
     _threads(threads)
     import monoglot
 
-    predictor = monoglot.load(model)
-    if data is not None:
-        if out is None:
-            raise InputError.at("command line", "--out", "is missing", "say where the predictions of --data go")
-        from monoglot.decode.rows import predict_file
-
-        errors = predict_file(predictor, data, out, resume=resume, batch_size=batch)
-        if errors:
-            typer.echo(f"{out}: {errors} rows could not be answered; each has its 'error'", err=True)
-        return
-    prediction = predictor.predict(
-        task=task,
-        image=image,
-        video=video,
-        audio=audio,
-        text=text,
-        choices=[c.strip() for c in choices.split(",") if c.strip()],
-        box=_box(box),
-        lang=lang,
-    )
+    prediction = monoglot.load(model).predict(**question)
     if as_json:
         typer.echo(json.dumps(prediction.to_json(), ensure_ascii=False))
     else:
@@ -148,7 +147,7 @@ def data_validate(rows: Annotated[Path, typer.Argument(help="A JSONL file of row
     from monoglot.data.rows import check_rows
     from monoglot.tasks import TASKS
 
-    report = check_rows(rows, known_tasks=TASKS)
+    report = check_rows(rows, known_tasks=TASKS, check=lambda sample: TASKS[sample.task].pose(sample))
     for problem in report.problems:
         typer.echo(problem, err=True)
     tasks = ", ".join(f"{task} {count}" for task, count in sorted(report.tasks.items()))
@@ -177,39 +176,86 @@ def data_build(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; the one place that turns errors into exit codes."""
+    """Run the command line; the one place that turns errors into exit codes. `--debug` may stand anywhere."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments
+    command = typer.main.get_command(app)
     try:
-        status: Any = app(arguments, standalone_mode=False)
+        # Not app(): that would keep Ctrl-C and closed pipes to itself.
+        with command.make_context("monoglot", [word for word in arguments if word != "--debug"]) as context:
+            command.invoke(context)
+        sys.stdout.flush()
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
     except InputError as error:
-        _fail(str(error), 2, arguments)
+        _fail(str(error), 2, debug)
     except KeyboardInterrupt:
-        _fail("stopped; what was finished is kept", 130, arguments)
-    except BrokenPipeError:
-        sys.exit(0)
+        _fail("stopped; what was finished is kept", 130, debug)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         message = getattr(error, "format_message", None)  # what typer says of wrong options
         if message is not None:
-            _fail(f"monoglot: {message()}", 2, arguments)
-        _fail(f"monoglot failed: {type(error).__name__}: {error} (--debug shows where)", 1, arguments)
-    sys.exit(status if isinstance(status, int) else 0)
+            verb = getattr(getattr(error, "ctx", None), "command_path", "monoglot")
+            _fail(f"{verb}: {message().rstrip('.')}; `{verb} --help` lists what there is", 2, debug)
+        hint = "" if debug else " (--debug shows where)"
+        _fail(f"monoglot failed: {type(error).__name__}: {error}{hint}", 1, debug)
+    sys.exit(0)
 
 
-def _fail(line: str, code: int, arguments: list[str]) -> None:
-    if "--debug" in arguments:
-        raise
+def _fail(line: str, code: int, debug: bool) -> NoReturn:
+    if debug:
+        traceback.print_exc()
     print(" ".join(line.split()), file=sys.stderr)
     sys.exit(code)
 
 
-def _check_files(*groups: list[str] | None) -> None:
-    """Before a model is loaded: are the files there?"""
-    for path in (path for group in groups for path in group or []):
-        if not path.startswith("tar://") and not Path(path).exists():
-            raise InputError.at(path, "", "no such file", "correct the path")
+def _predict_rows(model: str, data: Path, out: Path | None, resume: bool, batch: int, threads: int | None) -> None:
+    from monoglot.decode.rows import check_files, predict_file
+
+    if out is None:
+        raise InputError.at("command line", "--out", "is missing", "say where the predictions of --data go")
+    check_files(data, out, resume=resume)
+    _threads(threads)
+    import monoglot
+
+    errors = predict_file(monoglot.load(model), data, out, resume=resume, batch_size=batch)
+    if errors:
+        rows = "1 row" if errors == 1 else f"{errors} rows"
+        typer.echo(f"{out}: {rows} could not be answered; 'error' says why", err=True)
 
 
-def _box(text: str) -> tuple[float, float, float, float] | None:
+def _question(*, box: list[float] | None, choices: str, **fields: Any) -> dict[str, Any]:
+    """What Predictor.predict is to be asked, checked as a row is checked."""
+    from monoglot.data.rows import TAR, parse_row
+    from monoglot.tasks import TASKS
+
+    if not fields["task"]:
+        raise InputError.at("command line", "--task", "is missing", f"one of: {', '.join(TASKS)}")
+    row = {key: value for key, value in fields.items() if value}
+    if choices:
+        row["choices"] = [choice.strip() for choice in choices.split(",") if choice.strip()]
+    if box is not None:
+        row["box"] = box
+    for key in ("text", "choices"):
+        if any("\ud800" <= letter <= "\udfff" for letter in "".join(row.get(key, ""))):  # bytes that are no characters
+            raise InputError.at("command line", f"--{key}", "is not UTF-8", "write it in UTF-8")
+    sample = parse_row(row, where_file="command line", known_tasks=TASKS)
+    for media in sample.media:
+        if not media.source.startswith(TAR) and not Path(media.source).exists():
+            raise InputError.at(media.source, media.modality, "no such file", "correct the path")
+    TASKS[sample.task].pose(sample)
+    return row
+
+
+def _refuse(given: dict[str, Any], wrong: str, fix: str) -> None:
+    """No option is passed over in silence."""
+    for option, value in given.items():
+        if value:
+            raise InputError.at("command line", option, wrong, fix)
+
+
+def _box(text: str) -> list[float] | None:
     if not text:
         return None
     try:
@@ -221,7 +267,7 @@ def _box(text: str) -> tuple[float, float, float, float] | None:
             f"{text!r} is not four numbers",
             "give x0,y0,x1,y1 as fractions, for example 0.1,0.2,0.5,0.8",
         ) from None
-    return x0, y0, x1, y1
+    return [x0, y0, x1, y1]
 
 
 def _threads(count: int | None) -> None:

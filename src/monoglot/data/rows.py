@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from monoglot.errors import InputError, MediaError
+from monoglot.files import atomic_path
 from monoglot.nouns import Box, Media, Sample
 from monoglot.registry import unknown_name
 
@@ -66,15 +67,40 @@ def read_rows(
     return _samples(path, None if strict else on_error, known_tasks)
 
 
+@dataclass(frozen=True)
+class BadRow:
+    """A line that is no sample."""
+
+    id: str
+    """The row's own, or the number of its line when it has none that can be read."""
+    task: str
+    error: InputError
+    """Its first problem."""
+
+
+def read_all(path: str | os.PathLike[str], *, known_tasks: Collection[str] | None = None) -> Iterator[Sample | BadRow]:
+    """Stream every row of a JSONL file, in order, the wrong ones too. Raises InputError for a file that cannot be opened."""
+    _must_be_file(path)
+    return (_sample_or_bad(*row) for row in _walk(path, known_tasks, stop_at_first=False))
+
+
+def _sample_or_bad(sample: Sample | None, tell: _Problems) -> Sample | BadRow:
+    if sample is not None and not tell.found:
+        return sample
+    name, task = ("", "") if sample is None else (sample.id, sample.task)
+    readable = isinstance(name, str) and name.strip()
+    return BadRow(name if readable else str(tell.line), task if isinstance(task, str) else "", tell.found[0])
+
+
 def _samples(path: Any, on_error: Callable[[InputError], None] | None, known_tasks: Any) -> Iterator[Sample]:
-    for sample, problems in _walk(path, known_tasks, stop_at_first=on_error is None):
-        if not problems:
+    for sample, tell in _walk(path, known_tasks, stop_at_first=on_error is None):
+        if not tell.found:
             yield sample  # type: ignore[misc]
         elif on_error is not None:
-            on_error(problems[0])
+            on_error(tell.found[0])
 
 
-def _walk(path: Any, known_tasks: Any, *, stop_at_first: bool) -> Iterator[tuple[Sample | None, list[InputError]]]:
+def _walk(path: Any, known_tasks: Any, *, stop_at_first: bool) -> Iterator[tuple[Sample | None, _Problems]]:
     """Each row that is not blank, with its problems: a sample is whole if there are none, and None if it is no object.
 
     With `stop_at_first` the first problem is raised instead.
@@ -93,7 +119,7 @@ def _walk(path: Any, known_tasks: Any, *, stop_at_first: bool) -> Iterator[tuple
                 first = seen.setdefault(hash(sample.id), line)
                 if first != line:
                     tell("id", f"{sample.id!r} is also the id of line {first}", "expected unique ids")
-            yield sample, tell.found
+            yield sample, tell
 
 
 class _Problems:
@@ -486,8 +512,17 @@ class RowsReport:
         return not self.problems
 
 
-def check_rows(path: str | os.PathLike[str], *, known_tasks: Collection[str] | None = None) -> RowsReport:
+def check_rows(
+    path: str | os.PathLike[str],
+    *,
+    known_tasks: Collection[str] | None = None,
+    check: Callable[[Sample], object] | None = None,
+) -> RowsReport:
     """Read the whole file and tell every problem of every row, missing media files included.
+
+    Args:
+        known_tasks: names that `task` may have; None accepts any.
+        check: called with each row that is well formed; an InputError that it raises is one more problem of the row.
 
     Raises:
         InputError: the file itself cannot be opened. Bad rows are reported, not raised.
@@ -496,9 +531,14 @@ def check_rows(path: str | os.PathLike[str], *, known_tasks: Collection[str] | N
     report = RowsReport(os.fspath(path))
     shards: dict[str, frozenset[str] | None] = {}
     fine: set[str] = set()  # a picture that many rows ask about is looked up once
-    for sample, problems in _walk(path, known_tasks, stop_at_first=False):
+    for sample, tell in _walk(path, known_tasks, stop_at_first=False):
         report.rows += 1
-        found = [str(problem) for problem in problems]
+        found = [str(problem) for problem in tell.found]
+        if check is not None and sample is not None and not found:
+            try:
+                check(sample)
+            except InputError as problem:
+                found.append(str(problem))
         for item in sample.media if sample is not None else ():
             wrong = "" if item.source in fine else _missing(item.source, shards)
             if wrong:
@@ -542,23 +582,16 @@ def write_rows(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) 
     """Write rows as JSONL and return how many. The file appears whole or not at all.
 
     Raises:
-        InputError: a row that JSON cannot hold (NaN, an object in memory); an older file stays as it was.
+        InputError: a row that JSON cannot hold (NaN, an object in memory), a full disk; an older file stays as it was.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     count = 0
-    try:
-        with open(draft, "w", encoding="utf-8", newline="\n") as file:
-            for row in rows:
-                count += 1
-                try:
-                    file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
-                except (TypeError, ValueError) as error:
-                    raise InputError.at(path, "", f"cannot be written as JSON: {error}", line=count) from None
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with atomic_path(Path(path)) as draft, open(draft, "w", encoding="utf-8", newline="\n") as file:
+        for row in rows:
+            count += 1
+            try:
+                file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+            except (TypeError, ValueError) as error:
+                raise InputError.at(path, "", f"cannot be written as JSON: {error}", line=count) from None
     return count
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from monoglot.data.prepare import Example, Preparer
-from monoglot.data.rows import parse_row
+from monoglot.data.rows import BadRow, parse_row
 from monoglot.decode.constrain import BoxGrammar, Constraint, Trie
 from monoglot.decode.search import Hypothesis, SearchSettings, beam_search
 from monoglot.errors import InputError
@@ -83,26 +83,27 @@ class Predictor:
         corners: Any = None if box is None else tuple(box)  # the task checks them
         sample = Sample("1", task, items, text, box=corners, choices=tuple(choices), lang=lang, where=f"task {task}")
         started = time.perf_counter()
-        prediction = self._answer([self.preparer.example(sample, with_target=False)])[0]
+        prediction = self._answer([self._example(sample)])[0]
         return replace(prediction, seconds=time.perf_counter() - started)
 
-    def predict_many(self, rows: Iterable[Sample | dict[str, Any]], *, batch_size: int = 16) -> Iterator[Prediction]:
-        """Answer rows in their order. A row that cannot be read gives a Prediction with an `error`; the others go on."""
+    def predict_many(
+        self, rows: Iterable[Sample | BadRow | dict[str, Any]], *, batch_size: int = 16
+    ) -> Iterator[Prediction]:
+        """Answer rows in their order. A row that is wrong or cannot be read gives a Prediction with an `error`; the others go on.
+
+        Rows are read `16 * batch_size` ahead, so that those of equal shape run together; an answer comes as soon as all before it are there.
+        """
         samples = iter(rows)
         while window := list(islice(samples, batch_size * _WINDOW)):
             answers: dict[int, Prediction] = {}
             examples: list[tuple[int, Example]] = []
+            given = 0  # answers that have been yielded
             for index, row in enumerate(window):
-                try:
-                    sample = row if isinstance(row, Sample) else parse_row(row)
-                    examples.append((index, self.preparer.example(sample, with_target=False)))
-                except InputError as error:
-                    given = (
-                        (row.id, row.task)
-                        if isinstance(row, Sample)
-                        else (str(row.get("id", "")), str(row.get("task", "")))
-                    )
-                    answers[index] = Prediction(*given, text="", error=str(error))
+                read = self._read(row)
+                if isinstance(read, Prediction):
+                    answers[index] = read
+                else:
+                    examples.append((index, read))
             examples.sort(key=lambda pair: _kind(pair[1]))
             for _, group in groupby(examples, key=lambda pair: _kind(pair[1])[:2]):
                 members = list(group)
@@ -111,7 +112,35 @@ class Predictor:
                     started = time.perf_counter()
                     for (index, _), prediction in zip(part, self._answer([example for _, example in part])):
                         answers[index] = replace(prediction, seconds=(time.perf_counter() - started) / len(part))
-            yield from (answers[index] for index in range(len(window)))
+                    while given in answers:
+                        yield answers[given]
+                        given += 1
+            yield from (answers[index] for index in range(given, len(window)))
+
+    def _read(self, row: Sample | BadRow | dict[str, Any]) -> Example | Prediction:
+        """One row ready to run, or the error that is its answer."""
+        if isinstance(row, BadRow):
+            return Prediction(row.id, row.task, "", error=str(row.error))
+        try:
+            sample = row if isinstance(row, Sample) else parse_row(row)
+            return self._example(sample)
+        except InputError as error:
+            name, task = (row.get("id", ""), row.get("task", "")) if isinstance(row, dict) else (row.id, row.task)
+            return Prediction(str(name), str(task), "", error=str(error))
+
+    def _example(self, sample: Sample) -> Example:
+        """Raises InputError as `Preparer.example` does, and when a choice is longer than the model can write."""
+        example = self.preparer.example(sample, with_target=False)
+        for choice in example.posed.choices:
+            if len(self.tokenizer.encode(f" {choice}")) > self._room:
+                wrong = f"{choice[:20]!r}... is longer than {self._room} tokens"
+                raise InputError.at(sample.where or f"sample {sample.id}", "choices", wrong, "shorten it")
+        return example
+
+    @property
+    def _room(self) -> int:
+        """Longest answer, in tokens without eos."""
+        return self.model.config.target_positions - len(self.model.config.start)
 
     @torch.no_grad()
     def _answer(self, examples: list[Example]) -> list[Prediction]:
@@ -123,7 +152,7 @@ class Predictor:
         longest = max((c.longest - 1 if c else task.max_length) for c in constraints)
         settings = SearchSettings(
             beam=self.beam,
-            max_length=min(longest, self.model.config.target_positions - len(self.model.config.start)),
+            max_length=min(longest, self._room),
             normalize=task.length_penalty > 0,
             length_penalty=task.length_penalty,
         )
