@@ -80,7 +80,7 @@ def predict(
 ) -> None:
     """Answer one question, or every row of a file."""
     if data is not None:
-        given = {"--task": task, "--image": image, "--video": video, "--audio": audio, "--text": text}
+        given: dict[str, Any] = {"--task": task, "--image": image, "--video": video, "--audio": audio, "--text": text}
         given |= {"--choices": choices, "--box": box, "--lang": lang != "en"}
         _refuse(given, "does not go with --data", "each row of the file says it itself")
         _predict_rows(model, data, out, resume, batch, threads)

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 
-import av
 import numpy as np
 import torch
 
 from monoglot.data.prepare import Preparer
+from monoglot.errors import InputError
+from monoglot.modalities.video import VideoConfig, read_frames
 from monoglot.model.unified import UnifiedModel
 from monoglot.nouns import Media, Prediction, Sample
-
-STILL_SECONDS = 0.001
 
 
 def lead_sentence(samples: Sequence[Sample]) -> list[Prediction]:
@@ -57,22 +57,41 @@ def middle_box(samples: Sequence[Sample], training: Sequence[Sample]) -> list[Pr
 def nearest_neighbour(
     samples: Sequence[Sample], training: Sequence[Sample], model: UnifiedModel, preparer: Preparer
 ) -> list[Prediction]:
-    """The answer of the training row whose first media item is nearest: cosine of the frozen encoder's features, averaged over the item's tokens."""
-    known = _mean_features(training, model, preparer)
-    asked = _mean_features(samples, model, preparer)
-    nearest = (asked @ known.T).argmax(1).tolist()
-    return [Prediction(sample.id, sample.task, training[index].targets[0]) for sample, index in zip(samples, nearest)]
+    """The answer of the training row whose first media item is nearest: cosine of the frozen encoder's features, averaged over the item's tokens.
+
+    Training rows that cannot be read are left out; a row that cannot be read itself, or that has nothing to be near to, gets an error.
+    """
+    answers = [Prediction(sample.id, sample.task, "", error="no neighbour") for sample in samples]
+    for modality in model.config.modalities:
+        asked, here = _mean_features(samples, modality, model, preparer)
+        known, there = _mean_features(training, modality, model, preparer)
+        if asked and known:
+            for index, nearest in zip(asked, (here @ there.T).argmax(1).tolist()):
+                answers[index] = replace(answers[index], text=training[known[nearest]].targets[0], error=None)
+    return answers
 
 
-def _mean_features(samples: Sequence[Sample], model: UnifiedModel, preparer: Preparer, batch: int = 32) -> torch.Tensor:
-    """float[N, C], rows of length 1."""
+def _mean_features(
+    samples: Sequence[Sample], modality: str, model: UnifiedModel, preparer: Preparer, batch: int = 32
+) -> tuple[list[int], torch.Tensor]:
+    """Numbers of the samples whose first media item is of that modality and can be read; float[N, C], rows of length 1."""
+    numbers: list[int] = []
     rows: list[torch.Tensor] = []
-    for first in range(0, len(samples), batch):
-        part = samples[first : first + batch]
-        items = [torch.as_tensor(preparer.read(sample.media[0], 0, sample)[0]) for sample in part]
-        features = model.encoders[part[0].media[0].modality](items)
-        rows += [feature.mean(0) for feature in features]
-    return torch.nn.functional.normalize(torch.stack(rows), dim=1)
+    items = _items(samples, modality, preparer)
+    while part := list(islice(items, batch)):
+        numbers += [number for number, _ in part]
+        rows += [feature.mean(0) for feature in model.encoders[modality]([item for _, item in part])]
+    return numbers, torch.nn.functional.normalize(torch.stack(rows), dim=1) if rows else torch.zeros(0, 0)
+
+
+def _items(samples: Sequence[Sample], modality: str, preparer: Preparer) -> Iterator[tuple[int, torch.Tensor]]:
+    for number, sample in enumerate(samples):
+        if sample.media and sample.media[0].modality == modality:
+            try:
+                item, _ = preparer.read(sample.media[0], 0, sample)
+            except InputError:
+                continue
+            yield number, torch.as_tensor(item)
 
 
 def _question(sample: Sample) -> str:
@@ -85,21 +104,15 @@ def _question(sample: Sample) -> str:
     return f"{sample.task}|{sample.lang}|{opening}"
 
 
-def middle_frame(samples: Sequence[Sample]) -> list[Sample]:
-    """The same questions about a clip that stands still: its middle frame, for every frame."""
-    still = []
+def middle_frame(samples: Sequence[Sample], settings: VideoConfig) -> Iterator[Sample]:
+    """The same questions about clips that stand still: the frame in the middle, for every frame. A clip that cannot be read stays as it is."""
     for sample in samples:
-        media = tuple(
-            replace(m, start=(at := _middle(m)), end=at + STILL_SECONDS) if m.modality == "video" else m
-            for m in sample.media
-        )
-        still.append(replace(sample, media=media))
-    return still
+        media = tuple(_still(item, settings) if item.modality == "video" else item for item in sample.media)
+        yield replace(sample, media=media)
 
 
-def _middle(media: Media) -> float:
-    """Seconds at the middle of a clip's window."""
-    if media.start is not None and media.end is not None:
-        return (media.start + media.end) / 2
-    with av.open(str(media.source)) as container:
-        return float((container.duration or 0) / av.time_base) / 2
+def _still(clip: Media, settings: VideoConfig) -> Media:
+    try:
+        return Media("video", read_frames(clip, settings.model_copy(update={"frames": 1})))
+    except InputError:
+        return clip

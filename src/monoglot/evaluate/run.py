@@ -6,7 +6,7 @@ rows + Predictor -> predictions -> metrics of each row's task -> a table, scores
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -56,11 +56,8 @@ def evaluate(
         training: rows that baselines may learn from; without them only those are given that need none.
         on_answer: called with each answer as it comes.
     """
-    unanswered = next((s for s in samples if not s.targets and s.box is None), None)
-    if unanswered is not None:
-        raise InputError.at(
-            unanswered.where or f"sample {unanswered.id}", "target", "is missing", "evaluation needs the answer"
-        )
+    need_answers(samples)
+    need_answers(training)
     predictions = []
     for prediction in predictor.predict_many(samples, batch_size=batch_size):
         predictions.append(prediction)
@@ -75,6 +72,16 @@ def evaluate(
     return scores, predictions
 
 
+def need_answers(samples: Iterable[Sample]) -> None:
+    """Raises InputError for the first row that lacks what the metrics of its task compare with."""
+    for sample in samples:
+        field = "box" if METRICS[TASKS[sample.task].metrics[0]].reads == "box" else "target"
+        if (sample.box is None) if field == "box" else not sample.targets:
+            raise InputError.at(
+                sample.where or f"sample {sample.id}", field, "is missing", "evaluation needs the answer"
+            )
+
+
 def score(
     samples: Sequence[Sample], predictions: Sequence[Prediction], rivals: dict[str, list[Prediction]], *, seed: int = 0
 ) -> list[Score]:
@@ -83,7 +90,7 @@ def score(
     scores = []
     for name in TASKS[task].metrics:
         metric = METRICS[name]
-        references = [s.box if metric.reads == "box" else s.targets for s in samples]
+        references: list[Any] = [s.box if metric.reads == "box" else s.targets for s in samples]
         langs = [s.lang for s in samples]
 
         def read(answers: Sequence[Prediction], reads: str = metric.reads) -> list[Any]:
@@ -121,10 +128,11 @@ def plain_baselines(
     if not training or task == "transcribe":
         return {}
     rivals = {"most common": baselines.most_common(samples, training)}
-    if task in ("name", "classify") and samples[0].media:
+    if task in ("name", "classify") and any(sample.media for sample in samples):
         rivals["nearest neighbour"] = baselines.nearest_neighbour(
             samples, training, predictor.model, predictor.preparer
         )
-    if any(media.modality == "video" for media in samples[0].media):
-        rivals["one frame"] = list(predictor.predict_many(baselines.middle_frame(samples)))
+    video = predictor.model.config.modalities.get("video")
+    if video and any(media.modality == "video" for sample in samples for media in sample.media):
+        rivals["one frame"] = list(predictor.predict_many(baselines.middle_frame(samples, video)))
     return rivals
