@@ -373,12 +373,13 @@ def _save(path: Path, recipe: Recipe, model: UnifiedModel, optimizer: torch.opti
 def _restore(path: Path, recipe: Recipe, model: UnifiedModel, optimizer: torch.optim.Optimizer) -> int:
     try:
         state = torch.load(path, weights_only=True)
+        begun = json.loads(state["recipe"])
     except Exception as error:  # torch raises many kinds for a damaged file
+        why = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError.at(
-            path, "checkpoint", f"cannot be read ({str(error).splitlines()[0]})", "start the run again in a new folder"
+            path, "checkpoint", f"cannot be read ({why})", "start the run again in a new folder"
         ) from None
-    if state["recipe"] != recipe.model_dump_json():
-        changed = _changed(json.loads(state["recipe"]), json.loads(recipe.model_dump_json()))
+    if changed := _changed(begun, json.loads(recipe.model_dump_json())):
         raise InputError.at(
             path, "recipe", f"changed since the run began: {changed}", "use the run's own recipe.yaml, or a new folder"
         )

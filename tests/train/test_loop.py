@@ -1,0 +1,339 @@
+"""Training from end to end on a few coloured squares: it learns, resumes bit by bit, and tells what it cannot read."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+from small import MODALITY_SETTINGS, tiny_model
+
+from monoglot.decode.predict import load
+from monoglot.errors import InputError
+from monoglot.modalities.image import Lite0Image
+from monoglot.store import load_model, save_model
+from monoglot.train import loop
+from monoglot.train.loop import similar_lengths, train
+from monoglot.train.recipe import Recipe
+
+
+@pytest.fixture
+def start(tokenizer, tmp_path):
+    """A model folder to start from: real eyes, dropout on."""
+    seeing = {"image": MODALITY_SETTINGS["image"]}
+    model = tiny_model(encoders=True, dropout=0.1, drop_path=0.1, modalities=seeing)
+    with torch.no_grad():
+        model.words.weight.mul_(0.2)  # so that the first loss is about that of a guess
+    save_model(tmp_path / "start", model, tokenizer)
+    return tmp_path / "start"
+
+
+@pytest.fixture
+def recipe(start, coloured_rows, tmp_path):
+    rows = coloured_rows(8)
+    lines = rows.read_text().splitlines()
+    for name in ("name", "grounding"):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(line for line in lines if f'"task": "{name}"' in line) + "\n")
+
+    def make(**changes) -> Recipe:
+        page = {
+            "name": "squares",
+            "seed": 3,
+            "start": str(start),
+            "freeze": ["encoders"],
+            "data_folder": str(tmp_path),
+            "mixture": [
+                {"name": "names", "data": "name.jsonl", "quota": 3, "augment": 1},
+                {"name": "boxes", "data": "grounding.jsonl", "quota": 2, "augment": -1},
+            ],
+            "steps": 20,
+            "precision": "float32",
+            "optimizer": {"lr": 0.02, "warmup": 0.1},
+            "feature_cache": {"folder": str(tmp_path / "features")},
+        }
+        return Recipe.model_validate(page | changes)
+
+    return make
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.fixture
+def losses(monkeypatch):
+    """Run a recipe and give each step's losses; `stop` ends it as a kill would, after that step's rows were computed."""
+
+    def run(recipe, folder, *, stop=None, resume=False):
+        seen = []
+
+        class Watched(loop.Progress):
+            def step(self, step, losses, counts, norm, lr, *, log):
+                assert len(seen) == step - self.first
+                seen.append((losses, counts, norm))
+                super().step(step, losses, counts, norm, lr, log=log)
+                if step == stop:
+                    raise Stop
+
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "Progress", Watched)
+            if stop is None:
+                train(recipe, folder, resume=resume, quiet=True)
+            else:
+                with pytest.raises(Stop):
+                    train(recipe, folder, resume=resume, quiet=True)
+        return seen
+
+    return run
+
+
+def test_it_learns(recipe, losses, tmp_path):
+    run = tmp_path / "run"
+    seen = losses(recipe(), run)
+    first, last = (torch.tensor([step[0] for step in part]).mean(0) for part in (seen[:4], seen[-4:]))
+    assert (last < 0.6 * first).all(), (first, last)
+    assert all(counts == [3, 2] for _, counts, _ in seen)
+    assert sorted(path.name for path in run.iterdir()) == ["checkpoint.pt", "metrics.jsonl", "model", "recipe.yaml"]
+    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in metrics] == [0, 10]
+    assert set(metrics[0]["loss"]) == {"names", "boxes"}
+    lineage = json.loads((run / "model" / "lineage.json").read_text())
+    assert lineage["recipe"]["steps"] == 20
+    assert load(run / "model").predict(task="name", image=str(tmp_path / "0.png")).error is None
+
+
+def test_frozen_weights_rest(recipe, losses, start, tmp_path):
+    losses(recipe(freeze=["encoders", "words"], steps=3), tmp_path / "run")
+    before, _ = load_model(start)
+    after = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["model"]
+    moved = {name for name, tensor in before.state_dict().items() if not torch.equal(tensor, after[name])}
+    assert not [name for name in moved if name.startswith(("encoders", "words"))]
+    still = {n for n, p in before.named_parameters() if n not in moved and not n.startswith(("encoders", "words"))}
+    assert not {name for name in still if "attention.q" not in name and "cross.q" not in name}
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_resuming_gives_the_same_losses_bit_by_bit(recipe, losses, tmp_path, cache):
+    def page(name):
+        features = {"folder": str(tmp_path / name)} if cache else {"gigabytes": 0}
+        return recipe(steps=12, checkpoint_minutes=1e-6, feature_cache=features, freeze=["encoders"])
+
+    whole = losses(page("a"), tmp_path / "whole")
+    begun = losses(page("b"), tmp_path / "parts", stop=6)
+    resumed = losses(page("b"), tmp_path / "parts", resume=True)
+    assert begun == whole[:7]
+    assert resumed == whole[6:], "the step that was not saved is done again"
+    states = [torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["model"] for name in ("whole", "parts")]
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+    assert losses(page("b"), tmp_path / "parts", resume=True) == [], "a finished run has nothing to do"
+
+
+def test_resuming_before_the_first_checkpoint(recipe, losses, tmp_path):
+    whole = losses(recipe(steps=4), tmp_path / "whole")
+    assert losses(recipe(steps=4), tmp_path / "parts", stop=2) == whole[:3]
+    assert losses(recipe(steps=4), tmp_path / "parts", resume=True) == whole
+
+
+def test_seeds_are_kept(recipe, losses, tmp_path):
+    one, same, other = (
+        losses(recipe(steps=3, seed=seed), tmp_path / name) for seed, name in ((1, "a"), (1, "b"), (2, "c"))
+    )
+    assert one == same != other
+
+
+def test_the_feature_cache_changes_nothing_but_the_time(recipe, losses, tmp_path, monkeypatch):
+    encoded = []
+    forward = Lite0Image.forward
+    monkeypatch.setattr(Lite0Image, "forward", lambda self, items: encoded.append(len(items)) or forward(self, items))
+    without = losses(recipe(steps=6, feature_cache={"gigabytes": 0}), tmp_path / "without")
+    assert sum(encoded) == 30
+    encoded.clear()
+    cold = losses(recipe(steps=6), tmp_path / "cold")
+    # Names go through 8 plain pictures, then their copies; boxes are the same pictures, with copies of their own.
+    assert sum(encoded) < 30
+    encoded.clear()
+    warm = losses(recipe(steps=6), tmp_path / "warm")
+    assert encoded == []
+    assert warm == cold
+    for (one, _, _), (other, _, _) in zip(without, cold):
+        assert one == pytest.approx(other, abs=0.02)
+    assert one != other
+
+
+def test_a_small_cache_is_enough(recipe, losses, tmp_path):
+    cold = losses(recipe(steps=4), tmp_path / "cold")
+    small = {"folder": str(tmp_path / "small"), "gigabytes": 4 * 1728 * 2 * 3 / 1e9}
+    seen = losses(recipe(steps=4, feature_cache=small), tmp_path / "b")
+    for (one, _, _), (other, _, _) in zip(seen, cold):
+        assert one == pytest.approx(other, abs=1e-3)
+    assert sum(path.stat().st_size for path in (tmp_path / "small").rglob("features.bin")) == 4 * 1728 * 2 * 3
+
+
+def test_trained_encoders_are_not_kept(recipe, losses, tmp_path):
+    losses(recipe(steps=2, freeze=[]), tmp_path / "run")
+    assert not (tmp_path / "features").exists()
+
+
+def test_bfloat16(recipe, losses, tmp_path):
+    exact = losses(recipe(steps=3), tmp_path / "a")
+    rounded = losses(recipe(steps=3, precision="bfloat16"), tmp_path / "b")
+    assert rounded[0][0] == pytest.approx(exact[0][0], rel=0.05)
+    assert all(map(math.isfinite, rounded[-1][0]))
+
+
+def spoil(tmp_path, *, pictures=(), lines=()):
+    for index in pictures:
+        (tmp_path / f"{index}.png").write_bytes(b"no picture")
+    path = tmp_path / "name.jsonl"
+    rows = path.read_text().splitlines()
+    for index, line in lines:
+        rows[index] = line
+    path.write_text("\n".join(rows) + "\n")
+
+
+def test_quarantine(recipe, losses, tmp_path):
+    spoil(
+        tmp_path,
+        pictures=[1],
+        lines=[(2, "{"), (3, '{"task": "name", "image": "0.png"}'), (4, '{"task": "nmae", "text": "x"}')],
+    )
+    seen = losses(recipe(steps=2), tmp_path / "run")
+    listed = [json.loads(line) for line in (tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()]
+    assert sum(sum(counts) for _, counts, _ in seen) == 10 - len(listed)
+    assert len(listed) >= 3
+    told = {line["row"]: line["error"] for line in listed}
+    assert all(row.startswith(str(tmp_path)) and "\n" not in error for row, error in told.items())
+    assert all(math.isfinite(norm) and norm > 0 for _, _, norm in seen), "the others are trained on"
+
+
+def test_too_many_bad_rows_stop_the_run(recipe, losses, tmp_path):
+    spoil(tmp_path, pictures=range(8))
+    message = r"quarantine.jsonl: data: 11 of 11 rows cannot be read; mend them or raise quarantine_share \(0.01\)"
+    with pytest.raises(InputError, match=message):
+        losses(recipe(), tmp_path / "run")
+    spoil(tmp_path, pictures=[0])
+    with pytest.raises(InputError, match="data: 1 of"):
+        losses(recipe(quarantine_share=0), tmp_path / "strict")
+
+
+def test_steps_without_any_row_are_passed_over(recipe, losses, tmp_path):
+    spoil(tmp_path, pictures=range(8))
+    seen = losses(recipe(steps=3, quarantine_share=1), tmp_path / "run")
+    assert [counts for _, counts, _ in seen] == [[0, 0]] * 3
+    assert all(math.isnan(loss) for losses_, _, _ in seen for loss in losses_)
+
+
+def test_a_data_set_without_rows_leaves_the_other_to_train(recipe, losses, tmp_path):
+    (tmp_path / "name.jsonl").write_text('{"task": "name", "image": "absent.png", "target": "red"}\n')
+    seen = losses(recipe(steps=6, quarantine_share=1), tmp_path / "run")
+    assert all(math.isnan(names) and math.isfinite(boxes) for (names, boxes), _, _ in seen)
+    assert all(math.isfinite(norm) and norm > 0 for _, _, norm in seen)
+    assert seen[-1][0][1] < seen[0][0][1]
+
+
+def test_a_folder_that_is_in_use(recipe, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="run: the folder is not empty; give a new one, or --resume to go on"):
+        train(recipe(), tmp_path / "run", quiet=True)
+    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"balance": "shrae"}, "no balancer named 'shrae'; closest: 'share'"),
+        ({"freeze": ["wrods"]}, "recipe: freeze: no parameter starts with 'wrods'"),
+        ({"optimizer": {"lr_parts": {"wrods": 1}}}, "recipe: optimizer.lr_parts: no parameter starts with 'wrods'"),
+        ({"start": "absent/model"}, "no such folder"),
+        ({"mixture": [{"name": "a", "data": "absent.jsonl", "quota": 1}]}, "absent.jsonl: data: cannot be read"),
+        (
+            {"mixture": [{"name": "a", "data": "empty.jsonl", "quota": 1}]},
+            "empty.jsonl: data: has no rows; data set 'a'",
+        ),
+        ({"validation": [{"name": "a", "data": "absent.jsonl", "quota": 1}]}, "absent.jsonl: data: cannot be read"),
+    ],
+)
+def test_what_is_told_before_anything_is_done(recipe, tmp_path, changes, message):
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(InputError, match=message):
+        train(recipe(**changes), tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists(), "the same folder can be given again"
+
+
+def test_a_changed_recipe_is_told_on_resume(recipe, losses, tmp_path):
+    losses(recipe(steps=2), tmp_path / "run")
+    before = (tmp_path / "run" / "recipe.yaml").read_text()
+    with pytest.raises(InputError, match="recipe: changed since the run began: seed, steps; use the run's own"):
+        train(recipe(steps=3, seed=4), tmp_path / "run", resume=True, quiet=True)
+    assert (tmp_path / "run" / "recipe.yaml").read_text() == before
+
+
+@pytest.mark.parametrize("content", ["cut", "foreign", "text"])
+def test_a_damaged_checkpoint(recipe, losses, tmp_path, content):
+    losses(recipe(steps=1), tmp_path / "run")
+    path = tmp_path / "run" / "checkpoint.pt"
+    if content == "cut":
+        path.write_bytes(path.read_bytes()[:5000])
+    elif content == "text":
+        path.write_text("hello")
+    else:
+        torch.save({"a": torch.ones(2)}, path)
+    with pytest.raises(InputError, match=r"checkpoint.pt: checkpoint: cannot be read") as caught:
+        train(recipe(steps=1), tmp_path / "run", resume=True, quiet=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(recipe, losses, tmp_path, monkeypatch):
+    page = recipe(steps=3, checkpoint_minutes=1e-6)
+    losses(page, tmp_path / "run", stop=2)
+    before = (tmp_path / "run" / "checkpoint.pt").read_bytes()
+
+    def full(state, path):
+        path.write_bytes(b"half")
+        raise RuntimeError("unexpected pos 4: No space left\nmore")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        with pytest.raises(InputError, match=r"checkpoint\.pt: cannot be written"):
+            train(page, tmp_path / "run", resume=True, quiet=True)
+    assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
+    assert not list((tmp_path / "run").glob(".*"))
+
+
+def test_held_out_rows(recipe, losses, tmp_path):
+    held_out = [{"name": "held names", "data": "name.jsonl", "quota": 5}]
+    with_looks = losses(recipe(steps=5, validation=held_out, validate_every=2), tmp_path / "a")
+    assert with_looks == losses(recipe(steps=5), tmp_path / "b"), "looking changes nothing"
+    lines = [json.loads(line) for line in (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()]
+    looks = [(line["step"], line["held_out"]["held names"]) for line in lines if "held_out" in line]
+    assert [step for step, _ in looks] == [2, 4]
+    assert all(math.isfinite(loss) for _, loss in looks)
+
+
+def test_parts_of_a_step_are_the_whole(recipe, losses, tmp_path, monkeypatch):
+    """Parts are a matter of speed: with nothing left to chance the step is the same however it is parted."""
+    plain = tmp_path / "plain"
+    model, tokenizer = load_model(tmp_path / "start")
+    calm = model.config.model_copy(update={"dropout": 0.0, "drop_path": 0.0})
+    still = type(model)(calm)
+    still.load_state_dict(model.state_dict())
+    save_model(plain, still, tokenizer)
+    as_is = losses(recipe(steps=4, start=str(plain)), tmp_path / "a")
+    monkeypatch.setattr(loop, "similar_lengths", lambda lengths: [[i] for i in range(len(lengths))])
+    singly = losses(recipe(steps=4, start=str(plain)), tmp_path / "b")
+    for (one, _, norm), (other, _, other_norm) in zip(as_is, singly):
+        assert one == pytest.approx(other, abs=1e-3)
+        assert norm == pytest.approx(other_norm, rel=1e-2)
+
+
+def test_similar_lengths():
+    assert similar_lengths([]) == []
+    assert similar_lengths([0, 0]) in ([[0, 1]], [[0], [1]])
+    lengths = [5, 100, 7, 90, 300, 6, 101, 5]
+    groups = similar_lengths(lengths, waste=0.25)
+    assert sorted(index for group in groups for index in group) == list(range(8))
+    for group in groups:
+        tokens = [lengths[index] for index in group]
+        assert max(tokens) * len(tokens) <= 1.25 * sum(tokens)

@@ -1,0 +1,122 @@
+"""A run is one page: what is misspelt, missing or absurd is told by file and field, in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from monoglot.errors import InputError
+from monoglot.train.recipe import Recipe, read_recipe
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+PAGE = {
+    "name": "r",
+    "start": "some/model",
+    "steps": 10,
+    "mixture": [{"name": "a", "data": "a.jsonl", "quota": 2}, {"name": "b", "data": "b.jsonl", "quota": 3}],
+}
+
+
+def write(tmp_path, page=None, **changes) -> Path:
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump({**PAGE, **changes}) if page is None else page)
+    return path
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_our_own_recipes_are_in_order(path):
+    recipe = read_recipe(path)
+    assert recipe.rows_per_step > 0
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
+def test_defaults_and_overrides(tmp_path):
+    path = write(tmp_path)
+    assert read_recipe(path).steps == 10
+    changed = read_recipe(
+        path, ["steps=20", "optimizer.lr=1e-4", "feature_cache.gigabytes=0", "freeze=[encoders]", "name=x=y"]
+    )
+    assert (changed.steps, changed.optimizer.lr, changed.feature_cache.gigabytes) == (20, 1e-4, 0)
+    assert (changed.freeze, changed.name) == (("encoders",), "x=y")
+    assert changed.optimizer.weight_decay == 0.01
+    assert changed.rows_per_step == 5
+
+
+SOURCE = PAGE["mixture"][0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stps": 3}, "stps: no key named 'stps'; closest: 'steps'"),
+        (
+            {"optimizer": {"weight_deccay": 0}},
+            "optimizer.weight_deccay: no key named 'weight_deccay'; closest: 'weight_decay'",
+        ),
+        ({"mixture": [{**SOURCE, "quotta": 1}]}, "mixture.0.quotta: no key named 'quotta'; closest: 'quota'"),
+        ({"validation": [{**SOURCE, "wieght": 1}]}, "validation.0.wieght: no key named 'wieght'; closest: 'weight'"),
+        ({"feature_cache": {"gigabyte": 1}}, "feature_cache.gigabyte: no key named 'gigabyte'; closest: 'gigabytes'"),
+        ({"model": {"widht": 3}}, "model.widht: no key named 'widht'; closest: 'width'"),
+        ({"model": {"vocabulary": {"num_word": 3}}}, "model.vocabulary.num_word: .*closest: 'num_words'"),
+        ({"model": {"modalities": {"image": {"sise": 3}}}}, "model.modalities: image: sise: .*closest: 'size'"),
+        ({"model": {"modalities": {"imago": {}}}}, "model.modalities: no modality named 'imago'; closest: 'image'"),
+        ({"mixture": []}, "mixture: .*at least 1 item"),
+        ({"mixture": [{**SOURCE, "quota": 0}]}, "mixture.0.quota: .*greater than or equal to 1"),
+        ({"mixture": [{**SOURCE, "weight": 0}]}, "mixture.0.weight: .*greater than 0"),
+        ({"mixture": [{**SOURCE, "weight": -1}]}, "mixture.0.weight: .*greater than 0"),
+        ({"mixture": [SOURCE, SOURCE]}, r"two data sets of the mixture have one name: \['a'\]"),
+        ({"steps": 0}, "steps: .*greater than or equal to 1"),
+        ({"steps": "many"}, "steps: .*integer"),
+        ({"start": "warm"}, "start: warm needs the settings of a model under `model`"),
+        ({"start": "cold"}, "start: cold needs the settings of a model under `model`"),
+        ({"precision": "float16"}, "precision: "),
+        ({"quarantine_share": 2}, "quarantine_share: "),
+        ({"smoothing": 1}, "smoothing: "),
+    ],
+)
+def test_wrong_pages(tmp_path, changes, message):
+    path = write(tmp_path, **changes)
+    with pytest.raises(InputError, match=message) as caught:
+        read_recipe(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_key(tmp_path):
+    with pytest.raises(InputError, match="mixture: Field required"):
+        read_recipe(write(tmp_path, "name: x\nstart: m\nsteps: 3\n"))
+
+
+@pytest.mark.parametrize("page", ["", "- a\n- b", "3", "a: [", "\t: x", "a: b: c"])
+def test_what_is_no_page(tmp_path, page):
+    path = write(tmp_path, page)
+    with pytest.raises(InputError, match=r"recipe: is not (YAML|a page)") as caught:
+        read_recipe(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(InputError, match=r"absent.yaml: recipe: cannot be read \(No such file or directory\)"):
+        read_recipe(tmp_path / "absent.yaml")
+    (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="is not YAML"):
+        read_recipe(tmp_path / "b.yaml")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("steps", "command line: steps: is not key=value"),
+        ("=3", "is not key=value"),
+        ("steps.x=3", "'steps' holds no keys"),
+        ("mixture.0.quota=3", "'mixture' holds no keys"),
+        ("steps=[", "the value is not YAML"),
+        ("stps=3", "no key named 'stps'; closest: 'steps'"),
+        ("optimizer.lrr=3", "no key named 'lrr'; closest: 'lr'"),
+    ],
+)
+def test_wrong_overrides(tmp_path, override, message):
+    with pytest.raises(InputError, match=message):
+        read_recipe(write(tmp_path), [override])
