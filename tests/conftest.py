@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import settings
 from PIL import Image
-from small import COLOURS, square, tiny_tokenizer
+from small import COLOURS, square, tiny_model, tiny_tokenizer
 
+from monoglot import store
+from monoglot.cli import main
 from monoglot.interop.parts import MissingPart, fetch_part
 from monoglot.text.tokenizer import Tokenizer
 
@@ -34,6 +37,43 @@ def part():
             pytest.skip(f"run monoglot.interop.fetch_part({name!r}) once: {missing}")
 
     return find
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory) -> Path:
+    """A saved model that reads pictures, clips and sounds; it has learned nothing."""
+    modalities = {
+        "image": {"size": 32},
+        "video": {"size": 32, "frames": 2, "frame_positions": 4},
+        "audio": {"pad_seconds": 0.1, "max_seconds": 1.0},
+    }
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    store.save_model(folder, tiny_model(encoders=True, modalities=modalities), tiny_tokenizer())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def loaded(model_folder):
+    return store.load_model(model_folder)
+
+
+@pytest.fixture
+def command(model_folder, loaded, monkeypatch, capfd) -> Callable[..., tuple[int, str, str]]:
+    """Run a command line; returns exit code, stdout, stderr. `model_folder` is read from disk only once."""
+    from monoglot.decode import predict
+
+    def load(folder):
+        return loaded if Path(folder) == model_folder else store.load_model(folder)
+
+    monkeypatch.setattr(predict, "load_model", load)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+        return stop.value.code, *capfd.readouterr()
+
+    return run
 
 
 @pytest.fixture

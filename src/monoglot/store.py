@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ def save_model(
             save_file(tensors, temporary, metadata={"format": str(FORMAT), "aliases": json.dumps(aliases)})
         except SafetensorError as error:
             raise OSError(str(error)) from error
+        shutil.copymode(folder / "config.json", temporary)  # safetensors lets nobody but the owner read
 
 
 def load_model(folder: Path) -> tuple[UnifiedModel, Tokenizer]:
