@@ -197,7 +197,7 @@ def main(arguments: list[str] | None = None) -> None:
         message = getattr(error, "format_message", None)  # what typer says of wrong options
         if message is not None:
             verb = getattr(getattr(error, "ctx", None), "command_path", "monoglot")
-            _fail(f"{verb}: {message().rstrip('.')}; `{verb} --help` lists what there is", 2, debug)
+            _fail(f"{verb}: {message().rstrip('.')} (`{verb} --help` lists what there is)", 2, debug)
         hint = "" if debug else " (--debug shows where)"
         _fail(f"monoglot failed: {type(error).__name__}: {error}{hint}", 1, debug)
     sys.exit(0)

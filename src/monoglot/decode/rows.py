@@ -46,7 +46,9 @@ def predict_file(predictor: Predictor, data: Path, out: Path, *, resume: bool = 
         TimeRemainingColumn(),
     )
     errors = 0
-    with _open(out) as target, Progress(*columns, transient=True, console=Console(stderr=True)) as progress:
+    screen = Console(stderr=True)
+    shown = Progress(*columns, transient=True, console=screen, disable=not screen.is_terminal)
+    with _open(out) as target, shown as progress:
         bar = progress.add_task("rows", total=total, completed=done.total(), rate="")
         for prediction in predictor.predict_many(_left(data, done), batch_size=batch_size):
             _append(target, prediction, out)

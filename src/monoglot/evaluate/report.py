@@ -55,7 +55,8 @@ def evaluate_files(
     seconds: dict[str, float] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        screen = Console(stderr=True)
+        with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
             for label, samples, known in zip(labels, sets, training):
                 bar = progress.add_task(label, total=len(samples))
 
