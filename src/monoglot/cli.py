@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import traceback
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, Optional
 
@@ -179,6 +180,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; the one place that turns errors into exit codes. `--debug` may stand anywhere."""
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
+    if not (debug or sys.warnoptions):
+        for kind in (UserWarning, RuntimeWarning):  # what libraries wonder about; errors are told by us
+            warnings.simplefilter("ignore", kind)
     command = typer.main.get_command(app)
     try:
         # Not app(): that would keep Ctrl-C and closed pipes to itself.
