@@ -34,12 +34,15 @@ from monoglot.interop.parts import part_or_none
 from monoglot.interop.warm_start import tokenizer_from_part, warm_start
 from monoglot.model.unified import UnifiedModel
 from monoglot.store import load_model, save_model
+from monoglot.tasks import TASKS
 from monoglot.text.tokenizer import Tokenizer
+from monoglot.text.vocabulary import EOS
 from monoglot.train.balance import BALANCERS
 from monoglot.train.losses import token_losses
 from monoglot.train.optim import build_optimizer, freeze, schedule, set_rate
 from monoglot.train.progress import Progress
 from monoglot.train.recipe import Recipe, Source
+from monoglot.train.words import ActiveWords
 
 _LOG_EVERY = 10  # steps
 _AHEAD = 3  # batches that are read while one is computed
@@ -82,7 +85,10 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, quiet: bool = F
     model, tokenizer, lineage = start_model(recipe)
     _set_up(model, recipe)
     optimizer = build_optimizer(model, recipe.optimizer)
+    words = _active_words(recipe, model, tokenizer, rows, optimizer)
     first = _restore(checkpoint, recipe, model, optimizer) if resume and checkpoint.exists() else 0
+    if words is not None:
+        words.table.data.copy_(model.words.weight[words.ids])
     # Only now: a recipe that is refused leaves the folder as it was.
     write_text(
         folder / "recipe.yaml",
@@ -105,22 +111,29 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, quiet: bool = F
             set_rate(optimizer, schedule(step.index, recipe.steps, recipe.optimizer.warmup))
             optimizer.zero_grad(set_to_none=True)
             total, by_source = _tokens_by_source(step, len(names)), torch.zeros(len(names))
+            if words is not None:
+                words.draw(step.index)
             for part in step.parts:
                 with autocast:
                     memory = model.encode(part.batch, _features(model, part.batch, preparer.cache))
                     valid = part.batch.target_valid
-                    logits = model.logits(model.decode(part.batch.target_in, memory)[valid])
-                losses = token_losses(logits, part.batch.target_out[valid], smoothing=recipe.smoothing)
+                    states = model.decode(part.batch.target_in, memory)[valid]
+                    logits = model.logits(states) if words is None else words.logits(states)
+                target = part.batch.target_out[valid] if words is None else words.columns(part.batch.target_out[valid])
+                losses = token_losses(logits, target, smoothing=recipe.smoothing)
                 means = (losses[:, None] * _membership(part, len(names))).sum(0) / total.clamp(min=1e-9)
                 (balancer.weights(recent) * means).sum().backward()
                 by_source += means.detach()
             by_source[total == 0] = torch.nan
             recent = torch.where(total > 0, by_source, recent)
             norm = torch.nn.utils.clip_grad_norm_(
-                [p for p in model.parameters() if p.grad is not None], recipe.optimizer.clip
+                [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None],
+                recipe.optimizer.clip,
             )
             if torch.isfinite(norm):
                 optimizer.step()
+                if words is not None:
+                    words.write_back()
             counts = torch.bincount(
                 torch.cat([torch.zeros(0, dtype=torch.long), *(part.sources for part in step.parts)]),
                 minlength=len(names),
@@ -320,6 +333,24 @@ def _membership(part: Part, count: int) -> torch.Tensor:
 def _tokens_by_source(step: Step, count: int) -> torch.Tensor:
     """float[count]: target tokens of each data set in a step, rows weighted."""
     return sum((_membership(part, count).sum(0) for part in step.parts), start=torch.zeros(count))
+
+
+def _active_words(
+    recipe: Recipe, model: UnifiedModel, tokenizer: Tokenizer, rows: list[RowFile], optimizer: torch.optim.Optimizer
+) -> ActiveWords | None:
+    """The words of all answers, as one more group of the optimizer."""
+    c = recipe.words
+    if c is None:
+        return None
+    if model.words.weight.requires_grad:
+        raise InputError.at("recipe", "words", "would be trained twice", "put 'words' into freeze, or leave this out")
+    answers = {
+        TASKS[sample.task].pose(sample).target for file in rows for sample in (file[i] for i in range(len(file)))
+    }
+    ids = {EOS, *model.config.vocabulary.bins, *(int(i) for answer in answers for i in tokenizer.encode(answer))}
+    words = ActiveWords(model, ids, others=c.others, seed=recipe.seed)
+    optimizer.add_param_group({"params": [words.table], "lr": c.lr, "base_lr": c.lr, "weight_decay": 0.0})
+    return words
 
 
 def _row_file(recipe: Recipe, source: Source) -> RowFile:

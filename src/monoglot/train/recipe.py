@@ -47,6 +47,15 @@ class Optimizer(_Page):
     clip: float = Field(1.0, gt=0, description="Gradients are scaled down to this global norm.")
 
 
+class Words(_Page):
+    """Train the rows of words that occur in answers; needs `words` among what is frozen, since it takes their place."""
+
+    lr: float = Field(3e-4, gt=0, description="Highest learning rate of these rows.")
+    others: int = Field(
+        2048, ge=0, description="How many random other words stand for the rest of the vocabulary in each step."
+    )
+
+
 class FeatureCache(_Page):
     """Frozen encoders need to see a picture once: what they say is kept on disk."""
 
@@ -80,6 +89,9 @@ class Recipe(_Page):
     validate_every: int = Field(0, ge=0, description="Steps between looks at the held-out rows; 0 for only at the end.")
     validation: tuple[Source, ...] = Field((), description="Held-out rows: the first `quota` of each are looked at.")
     checkpoint_minutes: float = Field(3.0, gt=0, description="A run that is stopped loses at most this.")
+    words: Words | None = Field(
+        None, description="Train words that occur and project on few others; leave out to project on all."
+    )
     feature_cache: FeatureCache = FeatureCache()
     quarantine_share: float = Field(
         0.01, ge=0, le=1, description="The run stops when more than this share of the rows cannot be read."
@@ -155,6 +167,7 @@ def _first_problem(error: ValidationError) -> tuple[str, str]:
                 "mixture": Source,
                 "validation": Source,
                 "optimizer": Optimizer,
+                "words": Words,
                 "feature_cache": FeatureCache,
                 "model": ModelConfig,
                 "vocabulary": Vocabulary,

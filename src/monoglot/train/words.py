@@ -1,0 +1,61 @@
+"""Training the words that occur, without the cost of those that don't.
+
+The vocabulary has 51 thousand rows, a mixture's answers use a few thousand. Each step projects on the rows that occur in some answer and on a random
+handful of the others, whose share of the softmax is scaled up to stand for all of them (sampled softmax, arXiv 1412.2007). The rows that occur are
+trained by what the projection tells them; the embedding follows after each step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from monoglot.model.unified import UnifiedModel
+from monoglot.rng import stream
+
+
+class ActiveWords:
+    """The rows that are projected on, and trained.
+
+    Args:
+        ids: every id that occurs in a target.
+        others: how many of the other rows stand for the rest in each step; 0 leaves the rest out.
+    """
+
+    def __init__(self, model: UnifiedModel, ids: Iterable[int], *, others: int, seed: int):
+        self.model, self.seed = model, seed
+        self.ids = torch.tensor(sorted(set(ids)))
+        self.table = nn.Parameter(model.words.weight.detach()[self.ids].clone())
+        rest = torch.ones(model.config.vocabulary.size, dtype=torch.bool)
+        rest[self.ids] = False
+        self._rest = rest.nonzero()[:, 0]
+        self._others = min(others, len(self._rest))
+        self._place = torch.full((model.config.vocabulary.size,), -1)
+        self._place[self.ids] = torch.arange(len(self.ids))
+        self._drawn = self._rest[:0]
+
+    def draw(self, step: int) -> None:
+        """Choose the rows that stand for the rest in this step."""
+        chosen = stream(self.seed, "words", step).choice(len(self._rest), self._others, replace=False)
+        self._drawn = self._rest[torch.from_numpy(chosen)]
+
+    def logits(self, states: Tensor) -> Tensor:
+        """float[N, D] -> float[N, A + others]; a target's column is given by `columns`."""
+        active = F.linear(states, self.table)
+        if not len(self._drawn):
+            return active
+        rest = F.linear(states, self.model.words.weight[self._drawn]) + math.log(len(self._rest) / len(self._drawn))
+        return torch.cat([active, rest], dim=-1)
+
+    def columns(self, target: Tensor) -> Tensor:
+        """Where ids int64[N] stand among the logits."""
+        return self._place[target]
+
+    @torch.no_grad()
+    def write_back(self) -> None:
+        """The embedding takes over what the table has learned."""
+        self.model.words.weight[self.ids] = self.table
