@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint bench packs nano clean
+.PHONY: demo test lint bench packs nano scores clean
 
 demo: $(VENV)/.demo
 	$(BIN)/monoglot demo --out out/demo
@@ -24,7 +24,11 @@ packs: $(VENV)/.packs
 	$(BIN)/monoglot data build emoji clips sounds prompts spoken docstrings --out packs
 
 nano: packs
-	$(BIN)/monoglot train recipes/nano_quick.yaml --out runs/nano_quick
+	$(BIN)/monoglot train recipes/nano_quick.yaml --out runs/nano_quick steps=536
+	$(BIN)/monoglot train recipes/nano_finish.yaml --out runs/nano_finish
+
+scores: packs
+	$(BIN)/python benchmarks/scores.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
