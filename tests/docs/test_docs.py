@@ -19,7 +19,7 @@ from monoglot.train.balance import BALANCERS
 from monoglot.train.recipe import FeatureCache, Optimizer, Recipe, Source, Words
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("README*.md")), ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 RUNNABLE = [ROOT / "docs" / "one_sample.md", ROOT / "CONTRIBUTING.md"]
 NANO = ROOT / "src/monoglot/assets/nano/config.json"
 REGISTRIES = (MODALITIES, TASKS, METRICS, BALANCERS)
