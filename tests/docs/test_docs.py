@@ -177,7 +177,7 @@ def test_a_link_leads_somewhere(page, target):
 
 # --- recipes ----------------------------------------------------------------------------------------------------------
 
-UNEXPLAINED = {(Recipe, name) for name in ("name", "seed", "mixture", "steps")} | {(Optimizer, "betas")}
+UNEXPLAINED: set[tuple[type, str]] = set()
 """Known to be missing; this set only shrinks."""
 FIELDS = [(page, name) for page in (Recipe, Source, Optimizer, Words, FeatureCache) for name in page.model_fields]
 

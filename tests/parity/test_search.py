@@ -30,7 +30,9 @@ def test_hypotheses(model, name):
     batch = Case(run["case"]).batch
     with torch.no_grad():
         memory = model.encode(batch, model.encode_media(batch.media))
-    settings = SearchSettings(beam=run["beam"], **{NAMES[key]: value for key, value in run["kw"].items() if key in NAMES})
+    settings = SearchSettings(
+        beam=run["beam"], **{NAMES[key]: value for key, value in run["kw"].items() if key in NAMES}
+    )
     rows = len(batch)
     trie = Trie(STORED["answers"]) if run["kw"].get("constraint_trie") or "trie" in name else None
     prefixes = None

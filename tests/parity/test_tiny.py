@@ -39,12 +39,17 @@ def test_step_by_step_decoding_is_the_same(model, name):
     memory = model.encode(batch, model.encode_media(batch.media))
     whole = model.decode(batch.target_in, memory, code_rows=batch.code_rows)
     cache = Cache()
-    steps = [model.decode(batch.target_in[:, t : t + 1], memory, code_rows=batch.code_rows, cache=cache) for t in range(whole.shape[1])]
+    steps = [
+        model.decode(batch.target_in[:, t : t + 1], memory, code_rows=batch.code_rows, cache=cache)
+        for t in range(whole.shape[1])
+    ]
     torch.testing.assert_close(torch.cat(steps, dim=1), whole, atol=1e-5, rtol=0)
 
 
 def test_gradients_have_the_stored_norms(model):
-    expected = json.loads((GOLDEN / "losses_and_misc.json").read_text())["grad_norms_image_text_eps0.1_sumloss_evalmode"]
+    expected = json.loads((GOLDEN / "losses_and_misc.json").read_text())[
+        "grad_norms_image_text_eps0.1_sumloss_evalmode"
+    ]
     batch = Case("image_text").batch
     from monoglot.train.losses import token_losses
 

@@ -51,7 +51,9 @@ def tiny_model() -> UnifiedModel:
         encoder_layers=2,
         decoder_layers=2,
         code_grid=4,
-    ).model_copy(update={"modalities": {"image": Positions("grid"), "video": Positions("grid"), "audio": Positions("square")}})
+    ).model_copy(
+        update={"modalities": {"image": Positions("grid"), "video": Positions("grid"), "audio": Positions("square")}}
+    )
     model = UnifiedModel(config, {name: Stored() for name in MODALITIES})
     model.load_state_dict(transformer_from_published(formula_weights()))
     return model.eval()

@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from os import PathLike
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -29,7 +29,13 @@ from monoglot.errors import InputError
 
 VERSION = 6
 """The only layout that this page knows."""
-DTYPES = {0: np.dtype("<f4"), 1: np.dtype("i1"), 2: np.dtype("<i2"), 3: np.dtype("<i4"), 4: np.dtype("<f2")}
+DTYPES: dict[int, np.dtype[Any]] = {
+    0: np.dtype("<f4"),
+    1: np.dtype("i1"),
+    2: np.dtype("<i2"),
+    3: np.dtype("<i4"),
+    4: np.dtype("<f2"),
+}
 """Code in the file -> type. Code 5, bfloat16, has no NumPy type and is refused."""
 
 

@@ -9,6 +9,7 @@ Whisper's. Everything else is learned from there.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from monoglot.interop.ctranslate2 import read_ctranslate2
 from monoglot.interop.parts import Part, part_or_none
 from monoglot.modalities.audio import load_whisper_encoder
 from monoglot.modalities.image import load_lite0
+from monoglot.model.layers import DecoderLayer, EncoderLayer
 from monoglot.model.unified import UnifiedModel
 from monoglot.text.tokenizer import Tokenizer
 from monoglot.text.vocabulary import BOS, EOS, SPECIALS, UNK
@@ -26,7 +28,7 @@ from monoglot.text.vocabulary import BOS, EOS, SPECIALS, UNK
 END_OF_TEXT, START_OF_TRANSCRIPT, NO_TIMESTAMPS = 50256, 50257, 50362
 GPT2_WORDS = 50257
 START = (BOS, UNK)
-"""What nano's answers begin with (`ModelConfig.start`): the rows of Whisper's two start tokens. With only one of them its transcripts break: see docs/log.md."""
+"""What nano's answers begin with (`ModelConfig.start`): the rows of Whisper's two start tokens. With only one its transcripts break: docs/log.md."""
 
 
 def tokenizer_from_part(part: Part | None, vocabulary) -> Tokenizer | None:
@@ -66,9 +68,9 @@ def warm_start(model: UnifiedModel, tokenizer: Tokenizer, *, seed: int = 0, lang
 
 def _hear_as_whisper(model: UnifiedModel, arrays: dict[str, np.ndarray]) -> None:
     """The unified encoder hands Whisper's states on unchanged: identity connector, branches that add nothing, Whisper's last LayerNorm."""
-    nn.init.eye_(model.source.connectors["audio"].weight)
+    nn.init.eye_(cast(nn.Linear, model.source.connectors["audio"]).weight)
     nn.init.zeros_(model.source.types.weight)
-    for layer in model.encoder_layers:
+    for layer in cast("list[EncoderLayer]", model.encoder_layers):
         for silent in (layer.attention.out, layer.ffn.down):
             nn.init.zeros_(silent.weight)
     _norm(model.encoder_norm, arrays, "encoder/layer_norm")
@@ -92,7 +94,7 @@ def _speak_as_whisper(
     rows[vocabulary.bins.start :] = torch.from_numpy(location_codes(vocabulary.num_bins, words, rng))
     positions = _tensor(arrays, "decoder/position_encodings/encodings")
     model.target.text_positions.weight[: len(positions)] = positions[: len(model.target.text_positions.weight)]
-    for index, layer in enumerate(model.decoder_layers):
+    for index, layer in enumerate(cast("list[DecoderLayer]", model.decoder_layers)):
         name = f"decoder/layer_{index}"
         stacked, bias = (
             _tensor(arrays, f"{name}/self_attention/linear_0/weight"),

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 from monoglot.nouns import Media
@@ -58,7 +59,7 @@ class Modality:
     """
 
     name: str
-    config: type
+    config: type[BaseModel]
     prepare: Callable[[Media, Any, int], np.ndarray]
     grid: Callable[[np.ndarray | Tensor, Any], Grid]
     encoders: Mapping[str, Callable[[Any], Encoder]]

@@ -74,8 +74,8 @@ class Tokenizer:
         fillers = (number for number in range(shift, vocabulary.mask) if number not in taken)
         vocab |= {f"madeupword{index:04d}": number for index, number in enumerate(fillers)}
         vocab["<mask>"] = vocabulary.mask
-        merges = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
-        merges = [pair for pair in merges if all(part in vocab for part in (*pair, "".join(pair)))]
+        pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"])
+        merges = [(a, b) for a, b in pairs if a in vocab and b in vocab and a + b in vocab]
         words = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocab, merges=merges))
         words.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
         words.decoder = tokenizers.decoders.ByteLevel()

@@ -179,8 +179,10 @@ def start_model(recipe: Recipe) -> tuple[UnifiedModel, Tokenizer, dict[str, Any]
     assert recipe.model is not None, "the recipe checks this"
     torch.manual_seed(recipe.seed)
     model = UnifiedModel(recipe.model)
-    tokenizer = tokenizer_from_part(part_or_none("whisper-tiny-en"), recipe.model.vocabulary)
-    if tokenizer is None:
+    from_part = tokenizer_from_part(part_or_none("whisper-tiny-en"), recipe.model.vocabulary)
+    if from_part is not None:
+        tokenizer = from_part
+    else:
         bundled = Path(__file__).parent.parent / "assets" / "nano" / "tokenizer.json"
         tokenizer = Tokenizer.load(bundled, recipe.model.vocabulary)
     parts = warm_start(model, tokenizer, seed=recipe.seed, language=recipe.start == "warm")

@@ -41,7 +41,7 @@ class Optimizer(_Page):
 
     lr: float = Field(1e-3, gt=0, description="Highest learning rate of what starts fresh.")
     lr_parts: dict[str, float] = Field({}, description="Other highest rates for parameters whose name starts so.")
-    betas: tuple[float, float] = (0.9, 0.98)
+    betas: tuple[float, float] = Field((0.9, 0.98), description="Decay of the two moments; as in arXiv 1706.03762.")
     weight_decay: float = Field(0.01, ge=0, description="On matrices only; not on biases, norms and position tables.")
     warmup: float = Field(0.05, ge=0, lt=1, description="Share of the steps in which the rate rises from 0.")
     clip: float = Field(1.0, gt=0, description="Gradients are scaled down to this global norm.")
@@ -66,8 +66,8 @@ class FeatureCache(_Page):
 class Recipe(_Page):
     """Everything a run needs."""
 
-    name: str
-    seed: int = 0
+    name: str = Field(description="What the run is called; its folder and its model card carry it.")
+    seed: int = Field(0, description="Decides the order of rows, dropout and fresh weights.")
     model: ModelConfig | None = Field(
         None, description="Settings of a new model; leave out when `start` is a model folder."
     )
@@ -78,9 +78,9 @@ class Recipe(_Page):
         ("words", "encoders"), description="Parameters whose name starts so are not trained."
     )
     data_folder: str = Field("packs", description="What the data paths below are relative to.")
-    mixture: tuple[Source, ...] = Field(min_length=1)
+    mixture: tuple[Source, ...] = Field(min_length=1, description="What every step is made of.")
     balance: str = Field("share", description="How much each data set's loss counts; see monoglot.train.balance.")
-    steps: int = Field(ge=1)
+    steps: int = Field(ge=1, description="Length of the run; the learning rate falls to zero at its end.")
     smoothing: float = Field(0.0, ge=0, lt=1, description="Label smoothing.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="What matrix products are computed in; 'auto' takes bfloat16 where the machine has it."
