@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,7 @@ def evaluate_files(
             A run that is stopped prints and writes the scores of the files that are done.
     """
     labels = _labels(data)
-    sets = [list(islice(read_rows(path, known_tasks=TASKS), limit)) for path in data]
+    sets = [_spread(list(read_rows(path, known_tasks=TASKS)), limit) for path in data]
     for path, samples in zip(data, sets):
         if not samples:
             raise InputError.at(path, "", "has no rows", "evaluation needs at least one")
@@ -90,6 +89,13 @@ def _labels(data: Sequence[Path]) -> list[str]:
         if labels.count(label) > 1:
             raise InputError.at(path, "--data", f"two files would be called {label!r}", "give each once, or rename one")
     return labels
+
+
+def _spread(samples: list[Sample], limit: int | None) -> list[Sample]:
+    """At most `limit` samples, evenly over the file: its first rows are often of one kind."""
+    if limit is None or limit >= len(samples):
+        return samples
+    return [samples[index * len(samples) // limit] for index in range(limit)]
 
 
 def score_table(results: dict[str, list[Score]]) -> Table:
