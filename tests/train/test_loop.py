@@ -129,6 +129,25 @@ def test_resuming_gives_the_same_losses_bit_by_bit(recipe, losses, tmp_path, cac
     assert losses(page("b"), tmp_path / "parts", resume=True) == [], "a finished run has nothing to do"
 
 
+def test_resuming_with_words_that_learn(recipe, losses, tmp_path):
+    page = recipe(steps=6, checkpoint_minutes=1e-6, freeze=["encoders", "words"], words={"others": 30})
+    whole = losses(page, tmp_path / "whole")
+    assert losses(page, tmp_path / "parts", stop=3) == whole[:4]
+    assert losses(page, tmp_path / "parts", resume=True) == whole[3:]
+    before, _ = load_model(tmp_path / "start")
+    after = torch.load(tmp_path / "parts" / "checkpoint.pt", weights_only=True)["model"]["words.weight"]
+    moved = (after != before.words.weight).any(1)
+    assert 4 <= int(moved[: before.config.vocabulary.mask].sum()) < 60, "the answers' words and no others"
+    with pytest.raises(InputError, match="recipe: words: would be trained twice; put 'words' into freeze"):
+        train(recipe(freeze=["encoders"], words={}), tmp_path / "twice", quiet=True)
+
+
+def test_wrong_rows_do_not_stop_the_search_for_words(recipe, losses, tmp_path):
+    spoil(tmp_path, lines=[(2, "{"), (3, '{"task": "nmae", "text": "x"}'), (4, '{"task": "name", "text": "x"}')])
+    seen = losses(recipe(steps=2, freeze=["encoders", "words"], words={}), tmp_path / "run")
+    assert all(math.isfinite(norm) for _, _, norm in seen)
+
+
 def test_resuming_before_the_first_checkpoint(recipe, losses, tmp_path):
     whole = losses(recipe(steps=4), tmp_path / "whole")
     assert losses(recipe(steps=4), tmp_path / "parts", stop=2) == whole[:3]

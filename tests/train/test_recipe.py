@@ -58,6 +58,7 @@ SOURCE = PAGE["mixture"][0]
         ({"mixture": [{**SOURCE, "quotta": 1}]}, "mixture.0.quotta: no key named 'quotta'; closest: 'quota'"),
         ({"validation": [{**SOURCE, "wieght": 1}]}, "validation.0.wieght: no key named 'wieght'; closest: 'weight'"),
         ({"feature_cache": {"gigabyte": 1}}, "feature_cache.gigabyte: no key named 'gigabyte'; closest: 'gigabytes'"),
+        ({"words": {"othres": 1}}, "words.othres: no key named 'othres'; closest: 'others'"),
         ({"model": {"widht": 3}}, "model.widht: no key named 'widht'; closest: 'width'"),
         ({"model": {"vocabulary": {"num_word": 3}}}, "model.vocabulary.num_word: .*closest: 'num_words'"),
         ({"model": {"modalities": {"image": {"sise": 3}}}}, "model.modalities: image: sise: .*closest: 'size'"),

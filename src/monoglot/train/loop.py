@@ -12,6 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -346,9 +347,12 @@ def _active_words(
         return None
     if model.words.weight.requires_grad:
         raise InputError.at("recipe", "words", "would be trained twice", "put 'words' into freeze, or leave this out")
-    answers = {
-        TASKS[sample.task].pose(sample).target for file in rows for sample in (file[i] for i in range(len(file)))
-    }
+    answers = set()
+    for file in rows:
+        for index in range(len(file)):
+            with suppress(InputError):  # a wrong row is quarantined when its turn comes
+                sample = file[index]
+                answers.add(TASKS[sample.task].pose(sample).target)
     ids = {EOS, *model.config.vocabulary.bins, *(int(i) for answer in answers for i in tokenizer.encode(answer))}
     words = ActiveWords(model, ids, others=c.others, seed=recipe.seed)
     optimizer.add_param_group({"params": [words.table], "lr": c.lr, "base_lr": c.lr, "weight_decay": 0.0})
