@@ -169,7 +169,6 @@ def _first_problem(error: ValidationError) -> tuple[str, str]:
                 "optimizer": Optimizer,
                 "words": Words,
                 "feature_cache": FeatureCache,
-                "words": Words,
                 "model": ModelConfig,
                 "vocabulary": Vocabulary,
             }.get(str(part), known)
