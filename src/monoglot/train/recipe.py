@@ -72,7 +72,8 @@ class Recipe(_Page):
         None, description="Settings of a new model; leave out when `start` is a model folder."
     )
     start: str = Field(
-        "warm", description="'warm' (parts that packages carry), 'cold' (random), or a model folder to go on from."
+        "warm",
+        description="'warm' (parts that packages carry), 'cold' (the same eyes and ears, a random rest), or a model folder to go on from.",
     )
     freeze: tuple[str, ...] = Field(
         ("words", "encoders"), description="Parameters whose name starts so are not trained."
@@ -86,7 +87,7 @@ class Recipe(_Page):
         "auto", description="What matrix products are computed in; 'auto' takes bfloat16 where the machine has it."
     )
     optimizer: Optimizer = Optimizer()
-    validate_every: int = Field(0, ge=0, description="Steps between looks at the held-out rows; 0 for only at the end.")
+    validate_every: int = Field(0, ge=0, description="Steps between looks at the held-out rows; 0 for never.")
     validation: tuple[Source, ...] = Field((), description="Held-out rows: the first `quota` of each are looked at.")
     checkpoint_minutes: float = Field(3.0, gt=0, description="A run that is stopped loses at most this.")
     words: Words | None = Field(
