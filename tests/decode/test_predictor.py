@@ -86,10 +86,10 @@ def test_batches_change_nothing(predictor, rows, batch_size):
 
 
 def test_rows_more_than_a_window(predictor):
-    rows = [Sample(str(index), "summarize", (), f"the {index % 7}") for index in range(36)]
-    answers = list(predictor.predict_many(iter(rows), batch_size=2))
-    assert [answer.id for answer in answers] == [str(index) for index in range(36)]
-    same(replace(answers[0], id=""), replace(answers[35], id=""))
+    rows = [Sample(str(index), "summarize", (), f"the {index % 7}") for index in range(18)]
+    answers = list(predictor.predict_many(iter(rows), batch_size=1))
+    assert [answer.id for answer in answers] == [str(index) for index in range(18)]
+    same(replace(answers[0], id=""), replace(answers[14], id=""))
 
 
 def test_one_question_is_a_row(predictor, rows, tmp_path):
