@@ -109,9 +109,7 @@ def evaluate(
         list[Path] | None, typer.Option("--train", help="Rows that plain baselines learn from, one for each --data.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Where scores go (JSON); predictions go beside it.")] = None,
-    limit: Annotated[
-        Optional[int], typer.Option("--limit", min=1, help="At most so many rows of each file, evenly spread.")
-    ] = None,  # noqa: UP045
+    limit: Annotated[Optional[int], typer.Option("--limit", min=1, help="At most so many rows of each file.")] = None,  # noqa: UP045
     batch: Annotated[int, typer.Option("--batch", min=1, help="Rows that run together.")] = 16,
     threads: Threads = None,
 ) -> None:

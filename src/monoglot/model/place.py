@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from monoglot.data.collate import Batch
 from monoglot.modalities.base import Encoder
 from monoglot.model.config import ModelConfig
-from monoglot.model.positions import grid_cells, grid_distance, square_cells, token_buckets
+from monoglot.model.positions import grid_cells, grid_distance, grid_waves, square_cells, token_buckets, waves
 
 _SPARE_ROWS = 2  # the published position tables have two rows that nothing uses
 
@@ -120,9 +120,10 @@ class SourcePlace(nn.Module):
                 )
                 time = self.frames[name](frame)
                 where = time if where is None else where + time
+            h = self.media_norm(h)
             if where is not None and not self.untied:
-                h = h + where
-            x = x.flatten(0, 1).index_copy(0, flat, self.media_norm(h).to(x.dtype)).view(rows, columns, -1)
+                h = h + where  # after the norm: encoders differ a thousandfold in scale, and would drown it
+            x = x.flatten(0, 1).index_copy(0, flat, h.to(x.dtype)).view(rows, columns, -1)
             if positions is not None and where is not None:
                 positions = (
                     positions.flatten(0, 1)
@@ -143,6 +144,15 @@ class SourcePlace(nn.Module):
     def _cells(self, name: str, grid) -> Tensor:
         square = self.c.modalities[name].positions == "square"
         return square_cells(grid.length, self.c.grid_side) if square else grid_cells(grid, self.c.grid_side)
+
+
+def start_positions(place: SourcePlace) -> None:
+    """Media positions that are added begin as waves as strong as what they are added to; drawn at 0.02 they stay unheard (docs/log.md)."""
+    with torch.no_grad():
+        for table in place.cells.values():
+            table.weight.copy_(grid_waves(place.c.grid_side, place.c.width))
+        for table in place.frames.values():
+            table.weight.copy_(waves(len(table.weight), place.c.width))
 
 
 class TargetPlace(nn.Module):

@@ -67,3 +67,21 @@ def square_cells(length: int, side: int) -> Tensor:
     """
     edge = math.isqrt(max(length - 1, 0)) + 1
     return grid_cells(Grid(1, edge, edge), side)[:length]
+
+
+def waves(length: int, width: int) -> Tensor:
+    """float[length, width]: sinusoids of slowing pace, sines then cosines (arXiv 1706.03762, section 3.5).
+
+    >>> waves(3, 4)[0].tolist()
+    [0.0, 0.0, 1.0, 1.0]
+    """
+    pace = torch.exp(-math.log(10000) * torch.arange(width // 2) / max(width // 2 - 1, 1))
+    angle = torch.arange(length)[:, None] * pace
+    return torch.cat([angle.sin(), angle.cos()], dim=1)
+
+
+def grid_waves(side: int, width: int) -> Tensor:
+    """float[side * side + 1, width]: `waves` of the row in the first half, of the column in the second; cell 0 is zero."""
+    half = waves(side, width // 2)
+    rows, cols = half.repeat_interleave(side, dim=0), half.repeat(side, 1)
+    return torch.cat([torch.zeros(1, width), torch.cat([rows, cols], dim=1)])

@@ -20,7 +20,7 @@ from monoglot.modalities import MODALITIES
 from monoglot.modalities.base import Encoder
 from monoglot.model.config import ModelConfig
 from monoglot.model.layers import Cache, DecoderLayer, EncoderLayer, LayerCache
-from monoglot.model.place import Relations, SourcePlace, TargetPlace
+from monoglot.model.place import Relations, SourcePlace, TargetPlace, start_positions
 
 
 @dataclass
@@ -79,6 +79,8 @@ class UnifiedModel(nn.Module):
         for name, part in self.named_children():
             if name != "encoders":  # encoders of modalities bring their own start
                 part.apply(_init)
+        if not self.untied:
+            start_positions(self.source)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits float[B, T, V] of each next token of `batch.target_in`."""
