@@ -158,6 +158,8 @@ def start_positions(place: SourcePlace) -> None:
 class TargetPlace(nn.Module):
     """Embeds what the decoder has written so far."""
 
+    code_cells: Tensor
+
     def __init__(self, c: ModelConfig):
         super().__init__()
         self.c = c
