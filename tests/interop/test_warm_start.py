@@ -105,8 +105,9 @@ def test_one_eye_for_pictures_and_frames(nano):
     with torch.no_grad():
         (image,) = nano.encoders["image"]([picture])
         (film,) = nano.encoders["video"]([torch.stack([picture, picture])])
-    torch.testing.assert_close(film[:4], image)
-    torch.testing.assert_close(film[4:], image)
+    # A batch of two may be summed in another order than one picture alone.
+    torch.testing.assert_close(film[:4], image, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(film[4:], image, atol=1e-3, rtol=1e-3)
 
 
 def test_eyes_are_filled_whoever_has_them(part, arrays, tokenizer, nano):
