@@ -24,8 +24,7 @@ packs: $(VENV)/.packs
 	$(BIN)/monoglot data build emoji clips sounds prompts spoken docstrings --out packs
 
 nano: packs
-	$(BIN)/monoglot train recipes/nano_quick.yaml --out runs/nano_quick steps=536
-	$(BIN)/monoglot train recipes/nano_finish.yaml --out runs/nano_finish
+	$(BIN)/monoglot train recipes/nano.yaml --out runs/nano
 
 scores: packs
 	$(BIN)/python benchmarks/scores.py

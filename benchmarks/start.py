@@ -2,7 +2,7 @@
 
     python benchmarks/start.py [--steps 60] [--recipe recipes/nano_quick.yaml] [--out benchmarks/results/start.json]
 
-Prints mean loss a token of each data set over the last quarter of the steps, and held-out losses at the end.
+Prints mean loss a token of each data set over the last quarter of the steps, and held-out losses one step before the end.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main() -> None:
     for start in ("warm", "cold"):
         recipe = read_recipe(
             arguments.recipe,
-            [f"start={start}", f"steps={arguments.steps}", "validate_every=0", "optimizer.warmup=0.2"],
+            [f"start={start}", f"steps={arguments.steps}", f"validate_every={arguments.steps - 1}", "optimizer.warmup=0.2"],
         )
         with tempfile.TemporaryDirectory() as folder:
             began = time.monotonic()
@@ -42,11 +42,13 @@ def main() -> None:
             lines = [json.loads(line) for line in (Path(folder) / "run" / "metrics.jsonl").read_text().splitlines()]
         late = [line["loss"] for line in lines if "loss" in line and line["step"] >= arguments.steps * 3 / 4]
         names = sorted({name for losses in late for name in losses})
+        held_out = next(line["held_out"] for line in lines if "held_out" in line)
         results[start] = {
             "seconds": round(time.monotonic() - began, 1),
             "loss": {
                 name: round(float(np.mean([losses[name] for losses in late if name in losses])), 3) for name in names
             },
+            "held_out": {name: round(loss, 3) for name, loss in held_out.items()},
         }
     text = json.dumps(results, indent=1)
     print(text)
