@@ -34,7 +34,12 @@ def main() -> None:
     for start in ("warm", "cold"):
         recipe = read_recipe(
             arguments.recipe,
-            [f"start={start}", f"steps={arguments.steps}", f"validate_every={arguments.steps - 1}", "optimizer.warmup=0.2"],
+            [
+                f"start={start}",
+                f"steps={arguments.steps}",
+                f"validate_every={arguments.steps - 1}",
+                "optimizer.warmup=0.2",
+            ],
         )
         with tempfile.TemporaryDirectory() as folder:
             began = time.monotonic()

@@ -30,8 +30,21 @@ from monoglot.model.unified import UnifiedModel
 from monoglot.text.tokenizer import Tokenizer
 
 FORMAT = 1
+BUNDLED = Path(__file__).parent / "assets"
+"""Models that come with the package: a folder each."""
 _FACTOR = ".row_factor"
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
+
+
+def model_folder(model: str | Path) -> Path:
+    """A model folder, or that of a bundled model by its name.
+
+    >>> model_folder("nano").name
+    'nano'
+    """
+    folder = Path(model)
+    bundled = BUNDLED / str(model)
+    return bundled if not folder.exists() and (bundled / "config.json").is_file() else folder
 
 
 def save_model(

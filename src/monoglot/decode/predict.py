@@ -22,12 +22,10 @@ from monoglot.decode.search import Hypothesis, SearchSettings, beam_search
 from monoglot.errors import InputError
 from monoglot.model.unified import UnifiedModel
 from monoglot.nouns import Candidate, Media, Prediction, Sample
-from monoglot.store import load_model
+from monoglot.store import load_model, model_folder
 from monoglot.tasks import TASKS
 from monoglot.text.tokenizer import Tokenizer
 
-BUNDLED = Path(__file__).parent.parent / "assets"
-"""Models that come with the package: a folder each."""
 _WINDOW = 16  # batches that are read ahead, so that rows of equal shape can run together
 
 
@@ -37,10 +35,7 @@ def load(model: str | Path = "nano") -> Predictor:
     >>> load("nano").predict(task="name", image="cat.png").text  # doctest: +SKIP
     'cat'
     """
-    folder = Path(model)
-    if not folder.exists() and (BUNDLED / str(model) / "config.json").is_file():
-        folder = BUNDLED / str(model)
-    return Predictor(*load_model(folder))
+    return Predictor(*load_model(model_folder(model)))
 
 
 class Predictor:

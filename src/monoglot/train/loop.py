@@ -34,7 +34,7 @@ from monoglot.files import atomic_path, write_text
 from monoglot.interop.parts import part_or_none
 from monoglot.interop.warm_start import tokenizer_from_part, warm_start
 from monoglot.model.unified import UnifiedModel
-from monoglot.store import load_model, save_model
+from monoglot.store import load_model, model_folder, save_model
 from monoglot.tasks import TASKS
 from monoglot.text.tokenizer import Tokenizer
 from monoglot.text.vocabulary import EOS
@@ -79,6 +79,8 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, quiet: bool = F
     checkpoint = folder / "checkpoint.pt"
     if folder.exists() and any(folder.iterdir()) and not resume:
         raise InputError.at(folder, "run", "the folder is not empty", "give a new one, or --resume to go on")
+    if resume and folder.exists() and any(folder.iterdir()) and not (folder / "recipe.yaml").exists():
+        raise InputError.at(folder, "run", "has no recipe.yaml, so no run to go on with", "give a new folder, or the run's")
     rows = [_row_file(recipe, source) for source in recipe.mixture]
     for held_out in recipe.validation:
         _row_file(recipe, held_out)
@@ -175,7 +177,7 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, quiet: bool = F
 def start_model(recipe: Recipe) -> tuple[UnifiedModel, Tokenizer, dict[str, Any]]:
     """The model that a run begins with, its tokenizer and where it comes from."""
     if recipe.start not in ("warm", "cold"):
-        model, tokenizer = load_model(Path(recipe.start))
+        model, tokenizer = load_model(model_folder(recipe.start))
         return model, tokenizer, {"parents": [recipe.start]}
     assert recipe.model is not None, "the recipe checks this"
     torch.manual_seed(recipe.seed)
@@ -375,11 +377,8 @@ def _precision(recipe: Recipe) -> str:
     """bfloat16 without instructions for it is several times slower than float32 (docs/log.md)."""
     if recipe.precision != "auto":
         return recipe.precision
-    return (
-        "bfloat16"
-        if torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.cpu._is_avx512_bf16_supported()
-        else "float32"
-    )
+    can = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)  # private: another torch may not have it
+    return "bfloat16" if torch.backends.cpu.get_cpu_capability() == "AVX512" and can() else "float32"
 
 
 def _open_cache(recipe: Recipe, model: UnifiedModel) -> FeatureCache | None:

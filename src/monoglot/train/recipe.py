@@ -110,6 +110,8 @@ class Recipe(_Page):
             )
         if self.model is None and self.start in ("warm", "cold"):
             raise ValueError(f"start: {self.start} needs the settings of a model under `model`")
+        if self.model is not None and self.start not in ("warm", "cold"):
+            raise ValueError(f"start: {self.start} brings its own settings; leave out `model`")
         return self
 
     @property
