@@ -155,11 +155,14 @@ def import_(
         Optional[list[str]],  # noqa: UP045
         typer.Option("--without", help="Leave a modality out: image, video or audio; may be given several times."),
     ] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="Read media as the authors do, also where that is random or wrong.")
+    ] = False,
 ) -> None:
     """Make a model folder from a published checkpoint; nothing in the file is run. docs/published.md walks through it."""
     from monoglot.interop.fairseq import import_checkpoint, show
 
-    show(import_checkpoint(checkpoint, out, bpe=bpe, ema=ema, without=without or ()))
+    show(import_checkpoint(checkpoint, out, bpe=bpe, ema=ema, without=without or (), published=published))
 
 
 @data_app.command("validate")

@@ -33,18 +33,31 @@ from monoglot.files import write_json
 from monoglot.interop.bpe import read_bpe
 from monoglot.interop.checkpoint import plain, read_checkpoint
 from monoglot.interop.published import ENCODERS, joined, published_names
-from monoglot.model.config import ModelConfig
+from monoglot.modalities import MODALITIES
+from monoglot.modalities.networks.resnet import BLOCKS
+from monoglot.model.config import PUBLISHED_ENCODERS, ModelConfig
 from monoglot.model.unified import UnifiedModel
 from monoglot.store import SkipInit, save_model
 from monoglot.text.tokenizer import Tokenizer
 from monoglot.text.vocabulary import SPECIALS, Vocabulary
 
 NETWORKS: dict[tuple[str, tuple[int, ...]], str] = {
-    ("image", (3, 4, 23, 3)): "resnet101",
-    ("video", (3, 4, 23, 3)): "resnext101_3d",
-    ("audio", (2, 2, 2, 2, 2, 2)): "cnn14",
+    **{("image", blocks): f"resnet{depth}" for depth, blocks in BLOCKS.items()},
+    **{("image", blocks[:3]): f"ofa_resnet{depth}" for depth, blocks in BLOCKS.items()},
+    ("video", BLOCKS[101]): PUBLISHED_ENCODERS["video"],
+    ("audio", (2, 2, 2, 2, 2, 2)): PUBLISHED_ENCODERS["audio"],
 }
-"""(modality, blocks of each stage) -> the name of our encoder. OFA's ResNets have three stages (3, 4, 23): stride 16."""
+"""(modality, blocks of each stage) -> the name of our encoder. OFA's networks stop a stage earlier than UnIVAL's."""
+
+READING = {
+    "image": {"patch_image_size": "size"},
+    "video": {"patch_frame_size": "size", "num_frames": "frames"},
+    "audio": {"hop_size": "hop"},
+}
+"""How media are read: the checkpoint's setting -> ours. What it does not say is as the encoder's defaults have it."""
+
+PLACES: dict[str, dict[str, Any]] = {"image": {}, "video": {"frame_positions": 0}, "audio": {"positions": "square"}}
+"""Where tokens lie: frames of a clip share one grid, sounds lie as if they filled a square (sections 9 and 10)."""
 
 ARITHMETIC: dict[str, object] = {
     "encoder_normalize_before": True,
@@ -83,7 +96,7 @@ UNUSED: tuple[tuple[str, str], ...] = (
 )
 """Published entries that a finished model does without, and why."""
 
-STAGE_1 = {"image": {"encoder": "resnet101", "size": 384}}
+STAGE_1 = {"image": {"encoder": PUBLISHED_ENCODERS["image"], "size": 384}}
 """What a start from BART sees with, as stage 1 does; the network's weights are fresh."""
 
 Status = Literal["taken", "converted", "fresh", "unused"]
@@ -113,15 +126,23 @@ class Weights:
     def is_bart(self) -> bool:
         return "encoder.pos_q_linear.weight" not in self.state and "encoder.type_embedding.weight" not in self.state
 
-    def rows(self, name: str) -> int:
-        return self.shape(name)[0]
-
-    def shape(self, name: str) -> tuple[int, ...]:
+    def matrix(self, name: str) -> tuple[int, int]:
+        """Rows and columns of an entry that must be there."""
         if name not in self.state:
-            raise InputError.at(
-                self.path, name, "is missing", "the checkpoint is incomplete or of another architecture"
-            )
-        return tuple(self.state[name].shape) or (1,)
+            fix = "the checkpoint is incomplete or of another architecture"
+            raise InputError.at(self.path, name, "is missing", fix)
+        if self.state[name].dim() != 2:
+            raise InputError.at(self.path, name, f"is {list(self.state[name].shape)}, expected a matrix")
+        return len(self.state[name]), self.state[name].shape[1]
+
+    def said(self, name: str, otherwise: float) -> float:
+        """A number of the settings; `otherwise` when they do not hold it."""
+        value = self.settings.get(name)
+        if value is None:
+            return otherwise
+        if not isinstance(value, (int, float)):
+            raise InputError.at(self.path, name, f"is a {type(value).__name__}, expected a number")
+        return value
 
     def count(self, pattern: str) -> int:
         """How many different numbers stand in names that begin like the pattern's."""
@@ -144,7 +165,13 @@ class Imported:
 
 
 def import_checkpoint(
-    path: Path, out: Path, *, bpe: Path | None, ema: bool = True, without: Sequence[str] = ()
+    path: Path,
+    out: Path,
+    *,
+    bpe: Path | None,
+    ema: bool = True,
+    without: Sequence[str] = (),
+    published: bool = False,
 ) -> Imported:
     """Write a model folder from a published checkpoint.
 
@@ -152,6 +179,7 @@ def import_checkpoint(
         bpe: folder of dict.txt, encoder.json, vocab.bpe (`utils/BPE` of the authors' code), or of vocab.json, merges.txt.
         ema: take the averaged weights when the file has them, as the authors do for VQA.
         without: modalities whose encoder is left out.
+        published: what each modality's switch of that name says: read media as the authors do at evaluation.
 
     Raises:
         InputError: not such a file; an architecture that is not computed here; an entry missing or of another shape; the
@@ -161,13 +189,15 @@ def import_checkpoint(
     768
     """
     path, out = Path(path), Path(out)
+    for modality in without:
+        MODALITIES[modality]  # a misspelt name is told
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError.at(out, "--out", "is there already", "give a new folder")
     if bpe is None:
         fix = "give the folder of dict.txt, encoder.json and vocab.bpe: utils/BPE in the authors' code"
         raise InputError.at("command line", "--bpe-dir", "is missing: a checkpoint does not hold its dictionary", fix)
     weights = find_weights(path, read_checkpoint(path), ema=ema)
-    config = config_of(weights, without=without)
+    config = config_of(weights, without=without, published=published)
     tokenizer = read_bpe(bpe, config.vocabulary)
     model, entries = build(weights, config)
     _write(out, model, tokenizer, weights, entries)
@@ -183,10 +213,10 @@ def find_weights(path: Path, contents: dict[str, Any], *, ema: bool = True) -> W
     extra = contents.get("extra_state")
     if ema and isinstance(extra, dict) and isinstance(extra.get("ema"), dict) and extra["ema"]:
         state, which = extra["ema"], "ema"
-    settings = plain((contents.get("cfg") or {}).get("model") or contents.get("args") or {})
-    tensors = (
-        {str(n).removeprefix("model."): t.detach() for n, t in state.items() if isinstance(t, Tensor)} if state else {}
-    )
+    state = state if isinstance(state, dict) else {}
+    tensors = {str(n).removeprefix("model."): t.detach() for n, t in state.items() if isinstance(t, Tensor)}
+    config = plain(contents.get("cfg"))
+    settings = config.get("model") if isinstance(config, dict) else plain(contents.get("args"))
     if "shared.weight" in tensors:
         tensors["encoder.embed_tokens.weight"] = tensors.pop("shared.weight")
     needed = ("encoder.embed_tokens.weight", "encoder.layers.0.fc1.weight", "decoder.layers.0.fc1.weight")
@@ -196,43 +226,45 @@ def find_weights(path: Path, contents: dict[str, Any], *, ema: bool = True) -> W
     return Weights(path, tensors, settings if isinstance(settings, dict) else {}, which)  # type: ignore[arg-type]
 
 
-def config_of(weights: Weights, *, without: Sequence[str] = ()) -> ModelConfig:
+def config_of(weights: Weights, *, without: Sequence[str] = (), published: bool = False) -> ModelConfig:
     """The model's settings: sizes from the shapes, the rest from the settings that the file carries.
 
     Raises:
         InputError: the settings ask for arithmetic that is not ours, or for an encoder that is not here.
     """
-    said = weights.settings
     if not weights.is_bart:
         _same_arithmetic(weights)
-    ffn, width = weights.shape("encoder.layers.0.fc1.weight")
+    ffn, width = weights.matrix("encoder.layers.0.fc1.weight")
+    named = weights.settings.get("arch") or weights.settings.get("_name")
     page: dict[str, Any] = {
-        "name": str(said.get("arch") or said.get("_name") or ("bart_base" if weights.is_bart else "unival")),
+        "name": str(named or ("bart_base" if weights.is_bart else "unival")),
         "width": width,
         "ffn": ffn,
-        "heads": int(said.get("encoder_attention_heads", width // 64)),
+        "heads": weights.said("encoder_attention_heads", width // 64),
         "encoder_layers": weights.count(r"encoder\.layers\.(\d+)\."),
         "decoder_layers": weights.count(r"decoder\.layers\.(\d+)\."),
-        "source_positions": weights.rows("encoder.embed_positions.weight") - 2,
-        "target_positions": weights.rows("decoder.embed_positions.weight") - 2,
-        "dropout": float(said.get("dropout", 0.1)),
+        "source_positions": weights.matrix("encoder.embed_positions.weight")[0] - 2,
+        "target_positions": weights.matrix("decoder.embed_positions.weight")[0] - 2,
+        "dropout": weights.said("dropout", 0.1),
     }
     if weights.is_bart:
-        page["modalities"] = {name: settings for name, settings in STAGE_1.items() if name not in without}
+        modalities = {name: settings for name, settings in STAGE_1.items() if name not in without}
     else:
+        modalities = _modalities(weights, without)
+        buckets, heads = weights.matrix("encoder.token_rel_pos_table_list.0.weight")
         page |= {
             "vocabulary": _vocabulary(weights),
-            "heads": weights.shape("encoder.token_rel_pos_table_list.0.weight")[1],
-            "token_bucket": (weights.rows("encoder.token_rel_pos_table_list.0.weight") + 1) // 2,
-            "grid_side": math.isqrt(weights.rows("decoder.embed_image_positions.weight") - 1),
-            "code_grid": int(said.get("code_image_size", 128)) // 8,
-            "attention_scale": float(said.get("attn_scale_factor", 2)),
+            "heads": heads,
+            "token_bucket": (buckets + 1) // 2,
+            "grid_side": math.isqrt(weights.matrix("decoder.embed_image_positions.weight")[0] - 1),
+            "code_grid": int(weights.said("code_image_size", 128)) // 8,
+            "attention_scale": weights.said("attn_scale_factor", 2),
             "norm_attention": "encoder.layers.0.attn_ln.weight" in weights.state,
             "norm_ffn": "encoder.layers.0.ffn_layernorm.weight" in weights.state,
             "scale_heads": "encoder.layers.0.self_attn.c_attn" in weights.state,
-            "drop_path": float(said.get("encoder_drop_path_rate", 0.1)),
-            "modalities": _modalities(weights, without),
+            "drop_path": weights.said("encoder_drop_path_rate", 0.1),
         }
+    page["modalities"] = {name: settings | {"published": published} for name, settings in modalities.items()}
     try:
         return ModelConfig.model_validate(page)
     except ValidationError as error:
@@ -244,16 +276,15 @@ def config_of(weights: Weights, *, without: Sequence[str] = ()) -> ModelConfig:
 def _same_arithmetic(weights: Weights) -> None:
     for name, ours in ARITHMETIC.items():
         theirs = weights.settings.get(name)
-        if theirs is not None and theirs != ours:
+        if theirs is not None and not (isinstance(theirs, (bool, str, int)) and theirs == ours):
             wrong = f"is {theirs!r}, and only {ours!r} is computed here"
             raise InputError.at(weights.path, name, wrong, "this variant of the architecture cannot be imported")
 
 
 def _vocabulary(weights: Weights) -> Vocabulary:
     """Words are what image codes and location bins leave of the embedding's rows."""
-    size = weights.rows("encoder.embed_tokens.weight")
-    codes = int(weights.settings.get("code_dict_size", 8192))
-    bins = int(weights.settings.get("num_bins", 1000))
+    size = weights.matrix("encoder.embed_tokens.weight")[0]
+    codes, bins = int(weights.said("code_dict_size", 8192)), int(weights.said("num_bins", 1000))
     words = size - len(SPECIALS) - 1 - codes - bins
     if words < 1:
         wrong = f"has {size} rows, too few for {codes} image codes and {bins} location bins"
@@ -263,7 +294,7 @@ def _vocabulary(weights: Weights) -> Vocabulary:
 
 def _modalities(weights: Weights, without: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Settings of each modality that the file has a connector for."""
-    said, found = weights.settings, {}
+    found: dict[str, dict[str, Any]] = {}
     for modality in ("image", "video", "audio"):
         if modality in without or f"encoder.{modality}_proj.weight" not in weights.state:
             continue
@@ -273,18 +304,10 @@ def _modalities(weights: Weights, without: Sequence[str]) -> dict[str, dict[str,
             known = ", ".join(f"{name} {blocks}" for (kind, blocks), name in NETWORKS.items() if kind == modality)
             fix = f"known here: {known}; --without {modality} imports the rest"
             raise InputError.at(weights.path, f"encoder.embed_{modality}s", wrong, fix)
-        found[modality] = {"encoder": NETWORKS[modality, blocks]} | _reading(modality, said)
+        told = {ours: weights.said(theirs, 0) for theirs, ours in READING[modality].items()}
+        reading = {name: value for name, value in told.items() if value}
+        found[modality] = {"encoder": NETWORKS[modality, blocks]} | PLACES[modality] | reading
     return found
-
-
-def _reading(modality: str, said: dict[str, Any]) -> dict[str, Any]:
-    """How media of one kind are read, in our settings."""
-    if modality == "image":
-        return {"size": int(said.get("patch_image_size") or 384)}
-    if modality == "video":  # frames share the cells of one picture; time has no position
-        frames = {"size": int(said.get("patch_frame_size") or 224), "frames": int(said.get("num_frames") or 8)}
-        return {**frames, "frame_positions": 0}
-    return {"positions": "square", "rate": 48_000, "max_seconds": 10.0, "pad_seconds": 10.0}
 
 
 def _blocks(weights: Weights, modality: str) -> tuple[int, ...]:
@@ -402,10 +425,10 @@ def _card(config: ModelConfig, source: dict[str, str], start: bool) -> str:
         if start
         else ""
     )
-    media = ", ".join(config.modalities) or "no media"
+    media = ", ".join(("text", *config.modalities))
     return (
         f"# {config.name}\n\nImported from `{source['file']}` (weights: {source['weights']}; sha256 `{source['sha256']}`); "
-        f"import.json lists every entry. It reads text and {media}. {what}\n\nThe licence is that of the weights' authors.\n"
+        f"import.json lists every entry. It reads {media}. {what}\n\nThe licence is that of the weights' authors.\n"
     )
 
 
@@ -418,10 +441,10 @@ def _sha256(path: Path) -> str:
 
 
 def summary(imported: Imported) -> Table:
-    """What became of the entries, for the terminal: numbered ones on one line, each encoder on one line."""
+    """What became of the entries, for the terminal: those that differ in a number, or in weight and bias, on one line; each encoder on one."""
     groups: dict[tuple[str, str, str, str], list[Entry]] = {}
     for entry in imported.entries:
-        theirs, ours = " + ".join(map(_in_general, entry.published)), _in_general(entry.ours)
+        theirs, ours = _pair(entry.published), _in_general(entry.ours)
         groups.setdefault((entry.status, theirs, ours, entry.why), []).append(entry)
     table = Table(box=None, pad_edge=False)
     for column in ("", "published", "here", "entries", "shape", ""):
@@ -429,7 +452,7 @@ def summary(imported: Imported) -> Table:
     order = ("taken", "converted", "fresh", "unused")
     for (status, theirs, ours, why), members in sorted(groups.items(), key=lambda item: order.index(item[0][0])):
         shapes = list(dict.fromkeys(" x ".join(map(str, entry.shape)) or "one number" for entry in members))
-        shape = shapes[0] if len(shapes) == 1 else f"{len(shapes)} shapes"
+        shape = ", ".join(shapes) if len(shapes) < 3 else f"{len(shapes)} shapes"
         note = why or ("not known here" if status == "unused" else "")
         table.add_row(status, theirs, ours, str(len(members)), shape, note)
     return table
@@ -437,13 +460,13 @@ def summary(imported: Imported) -> Table:
 
 def show(imported: Imported) -> None:
     """Print the table and what is to be known of it."""
-    console = Console(width=None if Console().is_terminal else 160, soft_wrap=False)
+    console = Console(width=None if Console().is_terminal else 180)
     console.print(summary(imported))
     counts = Counter(entry.status for entry in imported.entries)
     words = ", ".join(f"{count} {status}" for status, count in counts.items())
-    read = ", ".join(f"{name} ({part.encoder})" for name, part in imported.config.modalities.items()) or "no media"
+    read = ", ".join(["text", *(f"{name} ({part.encoder})" for name, part in imported.config.modalities.items())])
     averaged = "averaged weights (EMA)" if imported.which == "ema" else "weights"
-    print(f"{imported.folder}: {imported.config.name}, {averaged}; reads text and {read}; {words}")
+    print(f"{imported.folder}: {imported.config.name}, {averaged}; reads {read}; {words}")
     if imported.unknown:
         some = ", ".join(imported.unknown[:3])
         print(
@@ -451,8 +474,15 @@ def show(imported: Imported) -> None:
         )
 
 
+def _pair(names: Sequence[str]) -> str:
+    """Names in general; of a second one only what differs from the first."""
+    first, *others = [_in_general(name).split(".") for name in names] or [[""]]
+    differ = [[part for part, same in zip(other, first) if part != same] for other in others]
+    return " + ".join([".".join(first), *(".".join(parts) for parts in differ)])
+
+
 def _in_general(name: str) -> str:
     for prefix in (*ENCODERS, *ENCODERS.values()):
         if name.startswith(prefix):
             return f"{prefix}*"
-    return re.sub(r"(?<=\.)\d+(?=\.|$)", "#", name)
+    return re.sub(r"\.(weight|bias)$", ".*", re.sub(r"(?<=\.)\d+(?=\.|$)", "#", name))
