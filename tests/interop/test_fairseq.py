@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from argparse import Namespace
@@ -20,14 +21,14 @@ from published_files import (
 )
 from safetensors import safe_open
 from safetensors.torch import save_file
-from tiny import CASES, Case, formula_weights
+from tiny import CASES, GOLDEN, Case, formula_weights
 
 from monoglot import store
 from monoglot.errors import InputError
 from monoglot.interop import fairseq
-from monoglot.interop.fairseq import ARITHMETIC, import_checkpoint
+from monoglot.interop.fairseq import ARITHMETIC, Weights, build, config_of, import_checkpoint
 from monoglot.interop.published import transformer_from_published
-from monoglot.model.config import BASE
+from monoglot.model.config import BASE, unival_base
 
 MEDIA = ("image", "video", "audio")
 
@@ -171,6 +172,37 @@ def test_a_modality_may_be_left_out(bpe, tmp_path):
 def test_entries_of_unknown_purpose_are_told(bpe, tmp_path):
     path = save(tmp_path / "a.pt", fairseq_contents(tiny_state() | {"encoder.mystery.weight": torch.ones(3)}))
     assert import_checkpoint(path, tmp_path / "out", bpe=bpe).unknown == ["encoder.mystery.weight"]
+
+
+# --- full size --------------------------------------------------------------------------------------------------------
+
+STAGES = {"stage 1": ("image",), "stage 2": ("image", "video"), "fine-tuned on sounds": MEDIA}
+
+
+def full_state(*modalities: str) -> dict[str, torch.Tensor]:
+    """Every entry of the published base model, as the authors' trainer saves it; shapes without values, so it costs no memory."""
+    with open(GOLDEN / "state_dict_base.tsv") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    absent = [f"encoder.{part}" for m in set(MEDIA) - {*modalities} for part in (f"embed_{m}s.", f"{m}_proj.", f"embed_{m}_positions.")]  # fmt: skip
+    return {
+        row["name"]: torch.empty(json.loads(row["shape"]), dtype=getattr(torch, row["dtype"]), device="meta")
+        for row in rows
+        if not row["name"].startswith(tuple(absent))
+    }
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_at_full_size(stage, tmp_path):
+    state = full_state(*STAGES[stage])
+    assert len(state) == {1: 1029, 2: 1656, 3: 1739}[len(STAGES[stage])]  # as the authors' models have them
+    weights = Weights(tmp_path / "a.pt", state, {"patch_image_size": 480, "patch_frame_size": 384, "num_frames": 16, "hop_size": 200}, "model")  # fmt: skip
+    config = config_of(weights)
+    assert config.model_dump() == unival_base(*STAGES[stage]).model_dump() | {"name": "unival"}
+    model, entries = build(weights, config)
+    assert sum(len(entry.published) for entry in entries) == len(state)
+    assert all(entry.why for entry in entries if entry.status == "unused")
+    assert not [entry for entry in entries if entry.status == "fresh"]
+    assert all(parameter.device.type == "meta" for parameter in model.parameters())  # each came from the file
 
 
 # --- OFA and BART -----------------------------------------------------------------------------------------------------
@@ -368,7 +400,7 @@ def test_the_command_tells_what_it_did(command, bpe, tmp_path):
     assert one == ["taken", "encoder.layers.#.fc1.*", "encoder_layers.#.ffn.up.*", "4", "128", "x", "64,", "128"]
     assert any("encoder.embed_images.*" in line and "encoders.image.*" in line for line in lines)
     assert any("converted" in line and "self_attn.k_proj.* + v_proj" in line for line in lines)
-    assert any(line.startswith("unused") and line.endswith("a version number") for line in lines)
+    assert any(line.startswith("unused") and line.rstrip().endswith("a version number") for line in lines)
     assert "unival_tiny, weights; reads text, image (standin_image)" in lines[-1]
     code, _, err = command("import", path, "--out", tmp_path / "other")
     assert code == 2
