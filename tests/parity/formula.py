@@ -73,9 +73,13 @@ def fill(network: nn.Module, kind: str) -> nn.Module:
 
 
 def wave(samples: int, number: int) -> Tensor:
-    """A rising tone in noise."""
+    """A rising tone in noise, float32."""
+    return torch.from_numpy(wave64(samples, number).astype(np.float32))
+
+
+def wave64(samples: int, number: int) -> np.ndarray:
     t = np.arange(samples) / 48_000
     noise = 2 * np.random.RandomState(1000 + number).random_sample(samples) - 1
     tones = 0.3 * np.sin(2 * np.pi * (300 + 200 * number) * t)
     tones = tones + 0.15 * np.sin(2 * np.pi * (2000 + 1500 * number * t) * t)
-    return torch.from_numpy((tones + 0.05 * noise).astype(np.float32))
+    return tones + 0.05 * noise

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from formula import wave
+from formula import wave64
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -70,7 +70,7 @@ def test_short_sounds_are_repeated_and_long_ones_cut_at_random(case):
 
 def test_sixteen_bits():
     np.testing.assert_array_equal(
-        to_sixteen_bits(wave(24_000, 1).numpy()), STORED["audio.int16"].numpy().astype(np.float32) / np.float32(32767)
+        to_sixteen_bits(wave64(24_000, 1)), STORED["audio.int16"].numpy().astype(np.float32) / np.float32(32767)
     )
 
 
