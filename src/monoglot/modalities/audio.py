@@ -198,8 +198,8 @@ def filled(samples: np.ndarray, config: AudioConfig) -> np.ndarray:
 def to_sixteen_bits(samples: np.ndarray) -> np.ndarray:
     """float32[n] in [-1, 1] -> the same in steps of 1 / 32767, towards zero.
 
-    >>> (to_sixteen_bits(np.array([0.99999, -0.00001], np.float32)) * 32767).tolist()
-    [32766.0, 0.0]
+    >>> (to_sixteen_bits(np.array([0.99999, -0.5], np.float32)) * 32767).tolist()
+    [32766.0, -16383.0]
     """
     return (np.trunc(samples.astype(np.float64) * 32767) / 32767).astype(np.float32)
 

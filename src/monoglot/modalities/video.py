@@ -171,7 +171,7 @@ def drawn_frames(count: int, frames: int, seed: int = 0) -> list[int]:
     Source: section 6 of the published model's arithmetic.
 
     >>> drawn_frames(100, 4), drawn_frames(2, 4)
-    ([12, 37, 51, 83], [0, 1, 1, 1])
+    ([12, 38, 51, 83], [0, 1, 1, 1])
     """
     taken = min(count, frames)
     edges = np.linspace(0, count, taken + 1).astype(int).tolist()

@@ -75,12 +75,15 @@ def stages(
 
 
 def start(encoder: Encoder) -> None:
-    """Weights of a fresh encoder: He et al. (arXiv 1502.01852) for convolutions; the last norm of each branch is 0."""
+    """Weights of a fresh encoder: He et al. (arXiv 1502.01852) for convolutions, and quiet branches.
+
+    Norms that don't adapt can't hold back what thirty branches add up to, so the last norm of each starts at a fifth.
+    """
     for module in encoder.modules():
         if isinstance(module, (nn.Conv2d, nn.Conv3d)):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         elif isinstance(module, Bottleneck):
-            nn.init.zeros_(module.bn3.weight)
+            nn.init.constant_(module.bn3.weight, 0.2)
 
 
 def normalised(pixels: Tensor, dtype: torch.dtype) -> Tensor:
