@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import random
 import sys
 import types
+import zlib
 from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
 import torch
 from small import gpt2_json
 from torch import Tensor, nn
@@ -82,6 +85,23 @@ def tiny_state(*modalities: str) -> dict[str, Tensor]:
     state["decoder.image_position_idx"] = torch.zeros(786, dtype=torch.long)
     state["decoder.embed_tokens.weight"] = state["encoder.embed_tokens.weight"]
     state["decoder.output_projection.weight"] = state["encoder.embed_tokens.weight"]
+    return state
+
+
+def uniform(name: str, shape: list[int], lo: float, hi: float) -> Tensor:
+    """The golden tensors' draw: seeded by a name (section 28.1 of the published model's arithmetic)."""
+    draw = np.random.RandomState(zlib.crc32(name.encode())).random_sample(int(np.prod(shape)))
+    return torch.from_numpy((lo + (hi - lo) * draw).astype(np.float32).reshape(shape))
+
+
+def picture_weights() -> dict[str, Tensor]:
+    """The golden weights of the miniature's ResNet, one block a stage at full width, as a checkpoint has them."""
+    with open(GOLDEN / "tiny_state_dict.tsv") as file:
+        rows = [row for row in csv.DictReader(file, delimiter="\t") if row["name"].startswith("encoder.embed_images.")]
+    state = {}
+    for name, shape, low, high in ((r["name"], json.loads(r["shape"]), r["fill_lo"], r["fill_hi"]) for r in rows):
+        count = torch.tensor(0)  # num_batches_tracked
+        state[name] = uniform(name, shape, float(low), float(high)) if low else count
     return state
 
 

@@ -9,18 +9,22 @@ from argparse import Namespace
 
 import pytest
 import torch
+from PIL import Image
 from published_files import (
     SETTINGS,
     class_of,
     fairseq_contents,
     forget,
+    picture_weights,
     save,
     tiny_state,
+    uniform,
     use_standins,
     write_bpe,
 )
 from safetensors import safe_open
 from safetensors.torch import save_file
+from small import square
 from tiny import CASES, GOLDEN, Case, formula_weights
 
 from monoglot import store
@@ -28,6 +32,8 @@ from monoglot.errors import InputError
 from monoglot.interop import fairseq
 from monoglot.interop.fairseq import ARITHMETIC, Weights, build, config_of, import_checkpoint
 from monoglot.interop.published import transformer_from_published
+from monoglot.modalities import MODALITIES
+from monoglot.modalities.networks.resnet import ResNet
 from monoglot.model.config import BASE, unival_base
 
 MEDIA = ("image", "video", "audio")
@@ -107,6 +113,32 @@ def test_the_folder_stays_mapped(imported):
     done, _, _ = imported
     with open("/proc/self/maps") as maps:
         assert str(done.folder / "model.safetensors") in maps.read()
+
+
+class SmallResNet(ResNet):
+    """The published network with one block a stage, as the golden tensors have it."""
+
+    def __init__(self, config):
+        super().__init__((1, 1, 1, 1))
+
+
+@torch.no_grad()
+def test_the_network_of_pictures_arrives_whole(command, bpe, tmp_path, monkeypatch):
+    """From normalised pixels to the golden features, with the golden weights, by way of the checkpoint and the folder; then from a file to words."""
+    monkeypatch.setitem(MODALITIES["image"].encoders, "standin_image", SmallResNet)
+    state = {n: t for n, t in tiny_state("image").items() if not n.startswith("encoder.embed_images.")}
+    path = save(tmp_path / "a.pt", fairseq_contents(state | picture_weights()))
+    done = import_checkpoint(path, tmp_path / "out", bpe=bpe)
+    assert {e.why for e in done.entries if "num_batches" in str(e.published)} == {"a count that nothing reads"}
+    model, _ = store.load_model(tmp_path / "out")
+    features = model.encoders["image"].maps(uniform("image_text/patch_images", [2, 3, 96, 128], -1, 1))
+    golden = Case("image_text").tensors["mid.image_features"]
+    torch.testing.assert_close(features, golden, atol=1e-4, rtol=1e-4)
+    Image.fromarray(square((220, 20, 20))).save(tmp_path / "red.png")
+    asked = ("--model", tmp_path / "out", "--task", "caption", "--image", tmp_path / "red.png", "--json")
+    code, out, err = command("predict", *asked)
+    assert (code, err) == (0, "")
+    assert 0 < json.loads(out)["confidence"] <= 1
 
 
 def states(folder):

@@ -143,7 +143,7 @@ def _globals(path: Path, file: IO[bytes]) -> Iterator[str]:
         if operation.name in ("STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT4", "NEWOBJ_EX"):
             raise InputError.at(path, operation.name, "is not an operation that torch.save writes", _FIX)
         if operation.name == "GLOBAL":
-            module, name = argument.split(" ", 1)
+            module, name = str(argument).split(" ", 1)
             if (module, name) in NAME_MAPPING:
                 module, name = NAME_MAPPING[module, name]
             yield f"{IMPORT_MAPPING.get(module, module)}.{name}"
