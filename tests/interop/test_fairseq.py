@@ -308,6 +308,11 @@ def test_bart_is_the_start_of_stage_1(layout, tmp_path):
     assert not done.unknown
 
 
+def test_stage_1_sees_with_the_published_network(tmp_path):
+    image = config_of(Weights(tmp_path / "a.pt", bart_state(), {}, "model")).modalities["image"]
+    assert (image.encoder, image.size, image.published) == ("resnet101", 384, False)
+
+
 def test_fresh_weights_are_the_same_every_time(tmp_path):
     _, path = bart_files(tmp_path, "fairseq")
     bpe = write_bpe(tmp_path / "bpe", BASE.vocabulary.num_words)
