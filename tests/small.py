@@ -23,6 +23,9 @@ MODALITY_SETTINGS = {
     "audio": {"pad_seconds": 0.1, "max_seconds": 0.5},
 }
 
+ENCODER_SETTINGS = {"cnn14": {"pad_seconds": 0.2}}
+"""What an encoder needs beside the settings of its modality."""
+
 
 def byte_letters() -> list[str]:
     """GPT-2's letter for each byte, in its order: printable bytes are themselves, the others follow from U+0100 on."""

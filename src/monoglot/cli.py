@@ -142,6 +142,29 @@ def train(
     typer.echo(str(run(page, out or Path("runs") / page.name, resume=resume)))
 
 
+@app.command("import")
+def import_(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of UnIVAL, OFA or BART-base.")],
+    out: Annotated[Path, typer.Option("--out", help="The new model folder.")],
+    bpe: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--bpe-dir", "--bpe", help="Folder of dict.txt, encoder.json and vocab.bpe."),
+    ] = None,
+    ema: Annotated[bool, typer.Option(help="Take the averaged weights where the file has them.")] = True,
+    without: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--without", help="Leave a modality out: image, video or audio; may be given several times."),
+    ] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="Read media as the authors do, also where that is random or wrong.")
+    ] = False,
+) -> None:
+    """Make a model folder from a published checkpoint; nothing in the file is run. docs/published.md walks through it."""
+    from monoglot.interop.fairseq import import_checkpoint, show
+
+    show(import_checkpoint(checkpoint, out, bpe=bpe, ema=ema, without=without or (), published=published))
+
+
 @data_app.command("validate")
 def data_validate(rows: Annotated[Path, typer.Argument(help="A JSONL file of rows.")]) -> None:
     """Check every row of a file; list each problem as file:line: field: what is wrong."""

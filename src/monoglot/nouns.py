@@ -21,13 +21,15 @@ class Media:
     """One picture, clip or sound, not yet read.
 
     `source` is a path, `tar://shard.tar#member`, or an object in memory (a PIL image, an array, ...), which the modality names.
-    `start` and `end` are seconds and cut a window out of video and audio.
+    `start` and `end` are seconds and cut a window out of video and audio. `called` is what a prompt calls it if not its
+    modality: the published model was fine-tuned on sounds called videos.
     """
 
     modality: str
     source: Any
     start: float | None = None
     end: float | None = None
+    called: str = ""
 
 
 @dataclass(frozen=True)

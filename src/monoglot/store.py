@@ -106,7 +106,7 @@ def load_model(folder: Path) -> tuple[UnifiedModel, Tokenizer]:
         raise InputError.at(
             folder / "model.safetensors", "weights", f"do not fit config.json: {'; '.join(problems[:3])}{more}"
         )
-    model.load_state_dict(state)
+    model.load_state_dict(state, assign=True)  # float32 stays where it is: mapped, read when it is used
     return model.eval(), Tokenizer.load(folder / "tokenizer.json", config.vocabulary)
 
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import random
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny import CASES, GOLDEN, Case, tiny_model
 
+from monoglot.data.collate import collate
 from monoglot.model.layers import Cache
+from monoglot.nouns import Sequence, Span
+from monoglot.text.vocabulary import EOS, PAD
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +36,28 @@ def test_states_and_logits(model, name):
     logits = model.logits(model.decode(batch.target_in, memory, code_rows=batch.code_rows))
     valid = batch.target_valid
     torch.testing.assert_close(logits[valid], stored["out.logits"][valid], atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_patches_left_out(model):
+    """A picture of which five patches are kept, in a random order (section 15): their places go with them."""
+    stored = load_file(GOLDEN.parent / "golden_preprocess" / "sampled5.safetensors")
+    batch = Case("image_text").batch
+    media, ids = batch.media["image"], Case("image_text").tensors["in.src_tokens"]
+    sequences = []
+    for row, kept in enumerate(stored["patch_orders"].tolist()):
+        media.grids[row] = media.grids[row]._replace(kept=tuple(kept))
+        source = np.concatenate([np.full(5, PAD), ids[row][ids[row] != PAD].numpy()])
+        sequences.append(Sequence(source, (Span("image", 0, 5),), (media.items[row],), np.array([EOS])))
+    sampled = collate(sequences, [[grid] for grid in media.grids])
+    memory = model.encode(sampled, model.encode_media(sampled.media))
+    valid = memory.valid
+    assert valid.shape == stored["out.encoder_out"].shape[:2]
+    torch.testing.assert_close(memory.states[valid], stored["out.encoder_out"][valid], atol=1e-4, rtol=0)
+    torch.testing.assert_close(memory.positions[valid], stored["out.position_embeddings"][valid], atol=1e-4, rtol=0)
+    rng = random.Random(0)
+    whole = media.grids[0].rows * media.grids[0].cols
+    assert [rng.sample(range(whole), 5) for _ in range(2)] == stored["patch_orders"].tolist()
 
 
 @pytest.mark.parametrize("name", [case for case in CASES if case != "text_long"])

@@ -78,8 +78,8 @@ def formula_weights() -> dict[str, Tensor]:
 class Case:
     """One golden case as a batch of ours, and the way back to the stored layout [modality padding-free text]."""
 
-    def __init__(self, name: str):
-        self.tensors = load_file(GOLDEN / f"case_{name}.safetensors")
+    def __init__(self, name: str, tensors: dict[str, Tensor] | None = None):
+        self.tensors = load_file(GOLDEN / f"case_{name}.safetensors") if tensors is None else tensors
         ids, target = self.tensors["in.src_tokens"], self.tensors["in.target"]
         count = len(ids)
         masks = self.tensors.get("in.patch_masks", torch.ones(count, dtype=torch.bool))
@@ -97,7 +97,6 @@ class Case:
             grids.append([grid for _, _, grid in items])
         self.batch: Batch = collate(sequences, grids)
         self.batch.code_rows = codes
-        self.media_columns = self.tensors["out.encoder_out"].shape[1] - ids.shape[1]
 
     def _media(self, rows: int) -> dict[int, tuple[str, Tensor, Grid]]:
         kinds = [0] * rows

@@ -103,6 +103,16 @@ def test_it_learns(recipe, losses, tmp_path):
     assert load(run / "model").predict(task="name", image=str(tmp_path / "0.png")).error is None
 
 
+@pytest.mark.parametrize("freeze", [["encoders"], ["words"]])
+def test_encoders_are_in_training_when_they_learn(recipe, losses, tmp_path, monkeypatch, freeze):
+    modes = []
+    forward = Lite0Image.forward
+    monkeypatch.setattr(Lite0Image, "forward", lambda self, items: modes.append(self.training) or forward(self, items))
+    losses(recipe(freeze=freeze, steps=2), tmp_path / "run")
+    assert modes
+    assert set(modes) == {freeze == ["words"]}
+
+
 def test_frozen_weights_rest(recipe, losses, start, tmp_path):
     losses(recipe(freeze=["encoders", "words"], steps=3), tmp_path / "run")
     before, _ = load_model(start)

@@ -42,7 +42,7 @@ class FeatureCache:
         for line in text.splitlines():
             try:
                 key, offset, rows, channels, grid, checksum = json.loads(line)
-                self._index[key] = (offset, (rows, channels), Grid(*grid), checksum)
+                self._index[key] = (offset, (rows, channels), Grid(*grid[:3], *map(tuple, grid[3:])), checksum)
             except (ValueError, TypeError):
                 continue  # the last line of a run that was killed
         if text and not text.endswith(b"\n"):

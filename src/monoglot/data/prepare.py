@@ -6,7 +6,7 @@ Sample -> TASKS[task].pose -> Posed -> prepare each Media -> assemble -> Example
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from monoglot.data.assemble import assemble
@@ -50,7 +50,7 @@ class Preparer:
 
     def example(self, sample: Sample, *, variant: int = 0, with_target: bool = True) -> Example:
         """Raises InputError for a row that its task cannot pose, MediaError for media that cannot be read."""
-        posed = TASKS[sample.task].pose(sample)
+        posed = TASKS[sample.task].pose(self._named(sample))
         if not with_target:
             posed = Posed(posed.prompt, "", posed.choices, posed.boxes)
         items, grids = [], []
@@ -69,6 +69,14 @@ class Preparer:
             weight=sample.weight,
         )
         return Example(sample, posed, sequence, tuple(grids))
+
+    def _named(self, sample: Sample) -> Sample:
+        """The sample with its media called what the settings call them."""
+        called = {name: getattr(settings, "called", "") for name, settings in self.settings.modalities.items()}
+        if not any(called.values()):
+            return sample
+        media = (replace(item, called=called.get(item.modality, "")) for item in sample.media)
+        return replace(sample, media=tuple(media))
 
     def read(self, media: Media, variant: int, sample: Sample) -> tuple[Any, Grid]:
         """One media item, prepared, and the room it takes."""

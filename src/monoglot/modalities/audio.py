@@ -2,6 +2,7 @@
 
 data side   Media -> window of samples -> mono -> 16 kHz -> padded with silence to whole seconds -> float32[n]
 model side  float[b, n] -> log-mel, 100 a second -> Whisper's encoder -> tokens, 50 a second: float[b, n // 320, 384]
+            or, at 48 kHz and always 10 s, the published model's CNN14 (networks/cnn14.py): float[b, 150, 2048]
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from monoglot.errors import InputError, MediaError
-from monoglot.modalities.base import MODALITIES, Encoder, Grid, Modality, run_by_shape
+from monoglot.modalities.base import MODALITIES, PUBLISHED, Encoder, Grid, Modality, run_by_shape, with_defaults
+from monoglot.modalities.networks import cnn14
 from monoglot.modalities.source import open_container, open_source, window
 from monoglot.nouns import Media
 from monoglot.rng import stream as random_stream
@@ -39,8 +41,25 @@ MAX_TOKENS = 1500
 """Whisper's positions: 30 s."""
 
 
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "cnn14": {
+        "rate": 48_000,
+        "max_seconds": 10.0,
+        "pad_seconds": 10.0,
+        "fill": "repeat",
+        "sixteen_bits": True,
+        "positions": "square",
+    }
+}
+"""What settings are with an encoder when nothing else is said."""
+
+
 class AudioConfig(BaseModel):
-    """How sounds are read and heard."""
+    """How sounds are read and heard.
+
+    >>> AudioConfig(encoder="cnn14").rate
+    48000
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -48,16 +67,50 @@ class AudioConfig(BaseModel):
         "whisper", description="Network that turns a sound into tokens; one of MODALITIES['audio'].encoders."
     )
     rate: int = Field(
-        RATE, ge=1000, description="Samples a second after resampling; the encoder 'whisper' needs 16000."
+        RATE,
+        ge=1000,
+        description="Samples a second after resampling; the encoder 'whisper' needs 16000, 'cnn14' 48000.",
     )
     max_seconds: float = Field(30.0, gt=0, description="What follows after this much of the window is left out.")
     pad_seconds: float = Field(
-        1.0, gt=0, description="Silence fills up to a multiple of this, so that equal lengths are common."
+        1.0, gt=0, description="Sounds are filled up to a multiple of this, so that equal lengths are common."
     )
+    fill: Literal["silence", "repeat"] = Field(
+        "silence", description="What they are filled with; 'repeat': the sound as often as it fits whole, then silence."
+    )
+    sixteen_bits: bool = Field(
+        False, description="Samples are cut to 16 bits, towards zero, as the published model's were."
+    )
+    hop: int = Field(200, ge=1, le=cnn14.N_FFT, description="Samples between two frames of the encoder 'cnn14'.")
     positions: Literal["grid", "square", "none"] = Field(
         "none",
-        description="How tokens get positions: in one column; as if they filled a square; or not at all.",
+        description="How tokens get positions: by time; as if they filled a square; or not at all.",
     )
+    published: bool = Field(
+        False,
+        description=f"{PUBLISHED} Sounds: taken as if they had this rate, a random part of longer ones, prompts that say 'video'.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_the_encoder_needs(cls, settings: Any) -> Any:
+        return with_defaults(settings, DEFAULTS)
+
+    @property
+    def called(self) -> str:
+        """What a prompt calls a sound; empty: what it is."""
+        return "video" if self.published else ""
+
+    @model_validator(mode="after")
+    def _cnn14_fits(self) -> AudioConfig:
+        if self.encoder != "cnn14":
+            return self
+        if self.rate < 2 * cnn14.HIGHEST_HZ:
+            raise ValueError(f"rate {self.rate}: the encoder 'cnn14' hears up to {cnn14.HIGHEST_HZ:g} Hz")
+        if not cnn14.steps(_padded(1, self), self.hop):
+            shortest = self.hop * (2**cnn14.HALVINGS - 1) / self.rate
+            raise ValueError(f"pad_seconds {self.pad_seconds}: the encoder 'cnn14' needs at least {shortest:.3g}")
+        return self
 
     @model_validator(mode="after")
     def _whisper_fits(self) -> AudioConfig:
@@ -88,6 +141,9 @@ def prepare(media: Media, config: AudioConfig, variant: int = 0) -> np.ndarray:
     sound of a video file. Of the window `start .. end` (seconds; cut at the end of the file) the first `max_seconds`
     are taken, always; only these are read, however long the file.
 
+    With `config.published` the rate is not looked at, and of a longer sound a part drawn at random is taken, as the
+    published model does after `numpy.random.seed(variant)`.
+
     Args:
         variant: 0 the plain reading; any other k the k-th copy: speed 0.95 to 1.05 (pitch goes along), up to 0.1 s
             later, gain 0.5 to 1.2, a little noise. The copy depends on the samples and k only.
@@ -98,10 +154,14 @@ def prepare(media: Media, config: AudioConfig, variant: int = 0) -> np.ndarray:
     Raises:
         MediaError: missing, empty, not a sound, no samples, values that are not numbers, or the window is empty.
 
+    Source: filling and 16 bits, section 7 of the published model's arithmetic.
+
     >>> prepare(Media("audio", (np.zeros(8000, np.float32), 8000)), AudioConfig()).shape
     (16000,)
     """
-    samples, rate, name = read_samples(media, config.max_seconds)
+    samples, rate, name = read_samples(media, math.inf if config.published else config.max_seconds)
+    if config.published:
+        rate = config.rate
     if not np.isfinite(samples).all():
         raise MediaError.at(
             name, media.modality, "holds samples that are not numbers (NaN or infinite)", "export it again"
@@ -115,10 +175,33 @@ def prepare(media: Media, config: AudioConfig, variant: int = 0) -> np.ndarray:
         samples = np.concatenate([np.zeros(int(rng.uniform(0, 0.1) * config.rate), np.float32), samples])
         samples = samples * np.float32(rng.uniform(0.5, 1.2))
         samples = samples + rng.normal(0, rng.uniform(0, 0.004), len(samples)).astype(np.float32)
-    samples = samples[: int(config.max_seconds * config.rate)]
+    longest, first = int(config.max_seconds * config.rate), 0
+    if config.published and len(samples) > longest:
+        first = np.random.RandomState(abs(variant)).randint(len(samples) - longest + 1)
+    samples = np.clip(samples[first : first + longest], -1, 1)
+    return filled(to_sixteen_bits(samples) if config.sixteen_bits else samples, config)
+
+
+def filled(samples: np.ndarray, config: AudioConfig) -> np.ndarray:
+    """Samples float32[n], n > 0, filled up as `config.pad_seconds` and `config.fill` say.
+
+    >>> config = AudioConfig(encoder="cnn14", pad_seconds=0.14)
+    >>> filled(np.ones(2500, np.float32), config).tolist() == [1] * 5000 + [0] * 1720
+    True
+    """
     padded = np.zeros(_padded(len(samples), config), np.float32)
-    padded[: len(samples)] = np.clip(samples, -1, 1)
+    copies = len(padded) // len(samples) if config.fill == "repeat" else 1
+    padded[: copies * len(samples)] = np.tile(samples, copies)
     return padded
+
+
+def to_sixteen_bits(samples: np.ndarray) -> np.ndarray:
+    """float32[n] in [-1, 1] -> the same in steps of 1 / 32767, towards zero.
+
+    >>> (to_sixteen_bits(np.array([0.99999, -0.5], np.float32)) * 32767).tolist()
+    [32766.0, -16383.0]
+    """
+    return (np.trunc(samples.astype(np.float64) * 32767) / 32767).astype(np.float32)
 
 
 def read_samples(media: Media, max_seconds: float = math.inf) -> tuple[np.ndarray, int, str]:
@@ -254,7 +337,9 @@ def _mono(samples: np.ndarray) -> np.ndarray:
 
 
 def grid(item: np.ndarray | Tensor, config: AudioConfig) -> Grid:
-    """One token for 320 samples (20 ms), along time; a rest shorter than that is dropped."""
+    """One token for 320 samples (20 ms), along time; a rest shorter than that is dropped. CNN14: two for 32 frames."""
+    if config.encoder == "cnn14":
+        return Grid(1, cnn14.steps(item.shape[-1], config.hop), cnn14.COLUMNS)
     return Grid(item.shape[-1] // TOKEN, 1, 1)
 
 
@@ -339,14 +424,19 @@ def log_mel(sounds: Tensor, mel: Tensor, hann: Tensor) -> Tensor:
         return (torch.maximum(bands, loudest - 8) + 4) / 4
 
 
-def mel_filters(rate: int = RATE, n_fft: int = N_FFT, mels: int = MELS) -> np.ndarray:
-    """float32[mels, n_fft // 2 + 1]: triangles of equal area, even on Slaney's mel scale from 0 Hz to rate / 2.
+def mel_filters(
+    rate: int = RATE, n_fft: int = N_FFT, mels: int = MELS, low: float = 0.0, high: float | None = None
+) -> np.ndarray:
+    """float32[mels, n_fft // 2 + 1]: triangles of equal area, even on Slaney's mel scale from low to high (rate / 2) Hz.
 
     Source: M. Slaney, Auditory Toolbox (1998): linear up to 1000 Hz (15 mel), then 27 mel for each factor of 6.4.
     """
     mel_1k, step_hz, log_step = 15.0, 200 / 3, math.log(6.4) / 27
-    top = mel_1k + math.log(rate / 2 / 1000) / log_step
-    corners_mel = np.linspace(0, top, mels + 2)
+
+    def to_mel(hertz: float) -> float:
+        return hertz / step_hz if hertz < 1000 else mel_1k + math.log(hertz / 1000) / log_step
+
+    corners_mel = np.linspace(to_mel(low), to_mel(high or rate / 2), mels + 2)
     corners = np.where(corners_mel < mel_1k, corners_mel * step_hz, 1000 * np.exp(log_step * (corners_mel - mel_1k)))
     left, centre, right = corners[:-2, None], corners[1:-1, None], corners[2:, None]
     hertz = np.arange(n_fft // 2 + 1) * (rate / n_fft)
@@ -401,7 +491,12 @@ def load_whisper_encoder(encoder: WhisperEncoder, arrays: Mapping[str, np.ndarra
         raise InputError.at("Whisper weights", "", " ".join(str(error).split())) from None
 
 
+def _cnn14(config: AudioConfig) -> cnn14.Cnn14:
+    mel = mel_filters(config.rate, cnn14.N_FFT, cnn14.MELS, cnn14.LOWEST_HZ, cnn14.HIGHEST_HZ)
+    return cnn14.Cnn14(mel, config.hop)
+
+
+ENCODERS = {"whisper": WhisperEncoder, "cnn14": _cnn14}
 AUDIO = MODALITIES.add(
-    "audio",
-    Modality(name="audio", config=AudioConfig, prepare=prepare, grid=grid, encoders={"whisper": WhisperEncoder}),
+    "audio", Modality(name="audio", config=AudioConfig, prepare=prepare, grid=grid, encoders=ENCODERS)
 )

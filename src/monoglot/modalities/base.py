@@ -7,6 +7,8 @@ Media -> prepare -> array -> (tokens: how much room it takes) -> Encoder -> one 
 
 from __future__ import annotations
 
+import random
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -26,10 +28,16 @@ class Grid(NamedTuple):
     frames: int
     rows: int
     cols: int
+    kept: tuple[int, ...] = ()
+    """Which tokens of the grid there are, in this order; empty: all, in the grid's order."""
 
     @property
     def length(self) -> int:
-        return self.frames * self.rows * self.cols
+        return len(self.kept) or self.frames * self.rows * self.cols
+
+    def pick(self, tokens: Tensor) -> Tensor:
+        """One entry a place of the grid, [frames * rows * cols, ...] -> those that are kept, [length, ...]."""
+        return tokens[list(self.kept)] if self.kept else tokens
 
 
 class Encoder(nn.Module):
@@ -66,6 +74,38 @@ class Modality:
 
 
 MODALITIES: Registry[Modality] = Registry("modality")
+
+
+PUBLISHED = (
+    "Do as the published model did at evaluation also where that is random or wrong; the draws are seeded, so that they "
+    "repeat."
+)
+"""What the switch `published` of a modality's settings says, in all of them."""
+
+
+def with_defaults(settings: Any, defaults: Mapping[str, Mapping[str, Any]]) -> Any:
+    """Settings as given, and for what is not given the values that the named encoder needs.
+
+    >>> with_defaults({"encoder": "cnn14", "hop": 480}, {"cnn14": {"rate": 48000, "hop": 200}})
+    {'rate': 48000, 'hop': 480, 'encoder': 'cnn14'}
+    """
+    if not isinstance(settings, Mapping):
+        return settings
+    return {**defaults.get(str(settings.get("encoder")), {}), **settings}
+
+
+def sampled(grid: Grid, item: np.ndarray | Tensor, most: int) -> Grid:
+    """A grid of at most `most` tokens, drawn at random and in random order: the published model at high resolutions.
+
+    The draw depends on the item only.
+
+    >>> sampled(Grid(1, 2, 3), np.zeros(6), 4).length
+    4
+    """
+    if grid.length <= most:
+        return grid
+    rng = random.Random(zlib.crc32(np.ascontiguousarray(item).tobytes()))
+    return grid._replace(kept=tuple(rng.sample(range(grid.length), most)))
 
 
 def run_by_shape(run: Callable[[Tensor], Tensor], items: list[Tensor]) -> list[Tensor]:

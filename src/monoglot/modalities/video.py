@@ -2,11 +2,14 @@
 
 data side   Media -> times in the window -> frames shown at these times, S x S -> uint8[F, 3, S, S]
 model side  uint8[n, F, 3, S, S] -> Lite0Trunk on every frame -> float[n, F * S/32 * S/32, 1728], frame by frame
+            or the published model's 3D ResNeXt (networks/resnext3d.py), float[n, F/16 * S/32 * S/32, 2048]
 """
 
 from __future__ import annotations
 
 import itertools
+import math
+import random
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, Literal
@@ -18,7 +21,16 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from monoglot.errors import MediaError
-from monoglot.modalities.base import MODALITIES, Encoder, Grid, Modality, run_by_shape
+from monoglot.modalities.base import (
+    MODALITIES,
+    PUBLISHED,
+    Encoder,
+    Grid,
+    Modality,
+    run_by_shape,
+    sampled,
+    with_defaults,
+)
 from monoglot.modalities.image import (
     CELL,
     MAX_PIXELS,
@@ -33,13 +45,21 @@ from monoglot.modalities.image import (
     to_colour,
     to_square,
 )
+from monoglot.modalities.networks.resnext3d import FRAMES, ResNeXt3D
 from monoglot.modalities.source import open_container, open_source, window
 from monoglot.nouns import Media
 from monoglot.rng import stream as random_stream
 
+DEFAULTS: dict[str, dict[str, Any]] = {"resnext101_3d": {"size": 384, "frames": 16, "fit": "cut", "frame_positions": 0}}
+"""What settings are with an encoder when nothing else is said: size and frames of the published model's last stage."""
+
 
 class VideoConfig(BaseModel):
-    """How clips are read and seen."""
+    """How clips are read and seen.
+
+    >>> VideoConfig(encoder="resnext101_3d").frames
+    16
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -49,6 +69,10 @@ class VideoConfig(BaseModel):
     size: int = Field(
         128, ge=32, multiple_of=32, description="Both sides of a resized frame, in pixels; a multiple of 32."
     )
+    fit: Literal["squeeze", "cut"] = Field(
+        "squeeze",
+        description="How a frame becomes a square: 'squeeze' changes its aspect; 'cut' takes the middle of its longer side.",
+    )
     frames: int = Field(8, ge=1, description="Frames taken from a clip, evenly over its length.")
     positions: Literal["grid", "square", "none"] = Field(
         "grid",
@@ -57,6 +81,18 @@ class VideoConfig(BaseModel):
     frame_positions: int = Field(
         32, ge=0, description="Rows of the table of frame positions (0: none); at least `frames` when there are any."
     )
+    published: bool = Field(
+        False,
+        description=f"{PUBLISHED} Clips: frames drawn at random, cut out of the middle without resizing, see `sampled_tokens`.",
+    )
+    sampled_tokens: int = Field(
+        784, ge=1, description="With `published`: so many tokens of a larger clip are kept, drawn at random."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_the_encoder_needs(cls, settings: Any) -> Any:
+        return with_defaults(settings, DEFAULTS)
 
     @model_validator(mode="after")
     def _frames_have_positions(self) -> VideoConfig:
@@ -75,7 +111,10 @@ def prepare(media: Media, config: VideoConfig, variant: int = 0) -> np.ndarray:
     images. The window `start .. end` (seconds; without it the whole clip; cut at the clip's end) is divided into F
     equal intervals, and the frame that is on screen at the centre of each is taken, by its timestamp: the choice is the
     same every time, and right for variable frame rates. A clip with fewer frames repeats them. Animated GIF, WebP and
-    PNG are clips too. The aspect ratio is not kept.
+    PNG are clips too. `config.fit` says how a frame becomes a square.
+
+    With `config.published` frames are `drawn_frames` of the window, by their number, and what lies in the middle of a
+    frame is cut out without resizing, on black if the frame is smaller: clips must have been scaled beforehand.
 
     Args:
         variant: 0 the plain reading; any other k the k-th copy with other colours (and another background, if
@@ -88,10 +127,12 @@ def prepare(media: Media, config: VideoConfig, variant: int = 0) -> np.ndarray:
         MediaError: missing, empty, not a video, sound only, no frames, truncated before the window ends, or the window
             is empty.
 
+    Source: section 6 of the published model's arithmetic.
+
     >>> prepare(Media("video", np.zeros((5, 20, 30, 3), np.uint8)), VideoConfig(size=32, frames=4)).shape
     (4, 3, 32, 32)
     """
-    frames = read_frames(media, config)
+    frames = read_frames(media, config, variant)
     if variant == 0:
         return np.stack([planar(on_background(frame, WHITE)) for frame in frames])
     rng = random_stream(0, "video", zlib.crc32(b"".join(frame.tobytes() for frame in frames)), variant)
@@ -99,17 +140,18 @@ def prepare(media: Media, config: VideoConfig, variant: int = 0) -> np.ndarray:
     return jitter_colours(np.stack([planar(on_background(frame, background)) for frame in frames]), rng)
 
 
-def read_frames(media: Media, config: VideoConfig) -> list[Image.Image]:
-    """The wanted frames at size x size, "RGB" or "RGBA"."""
+def read_frames(media: Media, config: VideoConfig, variant: int = 0) -> list[Image.Image]:
+    """The wanted frames at size x size, "RGB" or "RGBA". `variant` seeds the draw of frames of `config.published`."""
     if isinstance(media.source, (np.ndarray, list, tuple)):
-        return _from_memory(media, config)
+        return _from_memory(media, config, variant)
     file, name = open_source(media)
     with file:
         start = file.read(12)
         file.seek(0)
         # FFmpeg reads no animated WebP; Pillow puts together the frames of all three, with their transparency.
         animation = start.startswith((b"GIF8", b"\x89PNG")) or (start[:4] == b"RIFF" and start[8:] == b"WEBP")
-        return _from_animation(file, media, name, config) if animation else _from_film(file, media, name, config)
+        read = _from_animation if animation else _from_film
+        return read(file, media, name, config, variant)
 
 
 def centres(start: float, end: float, count: int) -> np.ndarray:
@@ -121,7 +163,46 @@ def centres(start: float, end: float, count: int) -> np.ndarray:
     return start + (np.arange(count) + 0.5) * ((end - start) / count)
 
 
-def _from_memory(media: Media, config: VideoConfig) -> list[Image.Image]:
+def drawn_frames(count: int, frames: int, seed: int = 0) -> list[int]:
+    """Numbers of `frames` of `count` frames: one of each interval, never its last, drawn as after `random.seed(seed)`.
+
+    If an interval holds one frame only, any that fit are drawn, in order. Too few frames: the last is repeated.
+
+    Source: section 6 of the published model's arithmetic.
+
+    >>> drawn_frames(100, 4), drawn_frames(2, 4)
+    ([12, 38, 51, 83], [0, 1, 1, 1])
+    """
+    taken = min(count, frames)
+    edges = np.linspace(0, count, taken + 1).astype(int).tolist()
+    intervals = [range(first, after - 1) for first, after in itertools.pairwise(edges)]
+    if all(intervals):
+        rng = random.Random(seed)
+        chosen = [rng.choice(interval) for interval in intervals]
+    else:
+        chosen = sorted(np.random.RandomState(abs(seed)).permutation(count)[:taken].tolist())
+    return chosen + [chosen[-1]] * (frames - taken)
+
+
+def as_square(picture: Image.Image, config: VideoConfig) -> Image.Image:
+    """A frame at size x size, as `config.fit` and `config.published` say.
+
+    >>> as_square(Image.new("RGB", (40, 20)), VideoConfig(size=32, fit="cut")).size
+    (32, 32)
+    """
+    size = config.size
+    if config.fit == "squeeze":
+        return to_square(picture, size)
+    if not config.published:
+        shorter = min(picture.size)
+        width, height = (max(size, round(side * size / shorter)) for side in picture.size)
+        picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+    # Rounding as torchvision's CenterCrop: half to even where it cuts, down where it adds.
+    left, top = (round((side - size) / 2) if side >= size else -((size - side) // 2) for side in picture.size)
+    return picture.crop((left, top, left + size, top + size))
+
+
+def _from_memory(media: Media, config: VideoConfig, variant: int) -> list[Image.Image]:
     count = len(media.source)
     name, fix = "frames in memory", "give uint8[frames, height, width, 3] or PIL images"
     if media.start is not None or media.end is not None:
@@ -131,11 +212,13 @@ def _from_memory(media: Media, config: VideoConfig) -> list[Image.Image]:
         raise MediaError.at(name, media.modality, wrong, fix)
     if not count:
         raise MediaError.at(name, media.modality, "an empty list is not a clip", fix)
-    chosen = centres(0, count, config.frames).astype(int)
-    return [to_square(read_picture(Media(media.modality, media.source[i]), config.size), config.size) for i in chosen]
+    chosen = centres(0, count, config.frames).astype(int).tolist()
+    if config.published:
+        chosen = drawn_frames(count, config.frames, variant)
+    return [as_square(read_picture(Media(media.modality, media.source[i]), config.size), config) for i in chosen]
 
 
-def _from_animation(file: BinaryIO, media: Media, name: str, config: VideoConfig) -> list[Image.Image]:
+def _from_animation(file: BinaryIO, media: Media, name: str, config: VideoConfig, variant: int) -> list[Image.Image]:
     animation = open_with_pillow(file, media, name)
     count = getattr(animation, "n_frames", 1)
     keep = KEPT_BYTES // (4 * animation.width * animation.height)  # small animations are decoded once, large ones twice
@@ -152,14 +235,20 @@ def _from_animation(file: BinaryIO, media: Media, name: str, config: VideoConfig
             if index < keep:
                 kept[index] = to_colour(animation)
         ends = np.cumsum(lengths)
-        times = centres(*window(media, name, float(ends[-1])), config.frames)
-        chosen = np.searchsorted(ends, times + Film.TICK_S, side="right").tolist()
+        start, end = window(media, name, float(ends[-1]))
+        if config.published:
+            starts = ends - lengths
+            inside = np.flatnonzero((ends > start + Film.TICK_S) & (starts < end - Film.TICK_S)).tolist() or [count - 1]
+            chosen = [inside[index] for index in drawn_frames(len(inside), config.frames, variant)]
+        else:
+            times = centres(start, end, config.frames)
+            chosen = np.searchsorted(ends, times + Film.TICK_S, side="right").tolist()
         made: dict[int, Image.Image] = {}
         for index in chosen:
             if index not in made:
                 if index not in kept:
                     animation.seek(index)
-                made[index] = to_square(kept[index] if index in kept else to_colour(animation), config.size)
+                made[index] = as_square(kept[index] if index in kept else to_colour(animation), config)
         return [made[index] for index in chosen]
     except MediaError:
         raise
@@ -171,7 +260,7 @@ KEPT_BYTES = 64 * 2**20
 """How much of a decoded animation may stay in memory."""
 
 
-def _from_film(file: BinaryIO, media: Media, name: str, config: VideoConfig) -> list[Image.Image]:
+def _from_film(file: BinaryIO, media: Media, name: str, config: VideoConfig, variant: int) -> list[Image.Image]:
     with open_container(file, media, name) as container:
         # A cover picture in a sound file calls itself a video stream.
         streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
@@ -182,9 +271,14 @@ def _from_film(file: BinaryIO, media: Media, name: str, config: VideoConfig) -> 
         if film.width * film.height > MAX_PIXELS:
             wrong = f"{film.width} x {film.height} pixels is too large"
             raise MediaError.at(name, media.modality, wrong, f"reduce it below {MAX_PIXELS:,} pixels")
-        start, end = window(media, name, film.seconds or _seconds_by_packets(file, media, name))
+        packets = _packets(file, media, name) if config.published or not film.seconds else []
+        start, end = window(media, name, film.seconds or max(time + shown for time, shown in packets))
+        times: Sequence[float] | np.ndarray = centres(start, end, config.frames)
+        if config.published:
+            inside = [time for time, shown in packets if start < time + shown and time < end] or [start]
+            times = [inside[index] for index in drawn_frames(len(inside), config.frames, variant)]
         try:
-            return [_square(frame, config.size) for frame in film.at(centres(start, end, config.frames))]
+            return [_square(frame, config) for frame in film.at(times)]
         except EndOfFilm as error:
             raise MediaError.at(name, media.modality, str(error), "it is cut off; copy or download it again") from None
 
@@ -290,23 +384,21 @@ class Film:
         return (hours * 60 + minutes) * 60 + seconds or None
 
 
-def _seconds_by_packets(file: BinaryIO, media: Media, name: str) -> float:
-    """Length of a film that declares none, from the times of its packets; nothing is decoded."""
-    place, end, count = file.tell(), 0.0, 0
+def _packets(file: BinaryIO, media: Media, name: str) -> list[tuple[float, float]]:
+    """When each frame is shown and for how long, in seconds, by the packets' times; nothing is decoded. Not empty."""
+    place, times = file.tell(), []
     file.seek(0)
     with open_container(file, media, name) as container:
         stream = container.streams.video[0]
-        first, unit, rate = stream.start_time or 0, float(stream.time_base), frame_rate(stream)
+        first, unit, usual = stream.start_time or 0, float(stream.time_base), 1 / frame_rate(stream)
         for packet in container.demux(stream):
             if packet.size:
-                count += 1
-                if packet.pts is not None:
-                    shown = packet.duration * unit if packet.duration else 1 / rate
-                    end = max(end, (packet.pts - first) * unit + shown)
+                time = len(times) * usual if packet.pts is None else (packet.pts - first) * unit
+                times.append((time, packet.duration * unit if packet.duration else usual))
     file.seek(place)
-    if not count:
+    if not times:
         raise MediaError.at(name, media.modality, "holds no frames", "copy or download it again")
-    return end or count / rate
+    return sorted(times)
 
 
 def frame_rate(stream: Any) -> float:
@@ -314,19 +406,24 @@ def frame_rate(stream: Any) -> float:
     return float(stream.average_rate or stream.guessed_rate or 25)
 
 
-def _square(frame: Any, size: int) -> Image.Image:
+def _square(frame: Any, config: VideoConfig) -> Image.Image:
     """A decoded frame, upright, at size x size."""
+    size = config.size
     if any(component.is_alpha for component in frame.format.components):
-        picture = to_square(Image.fromarray(frame.to_ndarray(format="rgba")), size)
-    else:
+        picture = as_square(Image.fromarray(frame.to_ndarray(format="rgba")), config)
+    elif config.fit == "squeeze":
         picture = Image.fromarray(frame.to_ndarray(width=size, height=size, format="rgb24", interpolation="BICUBIC"))
+    else:
+        picture = as_square(Image.fromarray(frame.to_ndarray(format="rgb24")), config)
     turns = round(frame.rotation / 90) % 4  # phones film sideways and say so
     return picture if turns == 0 else picture.rotate(90 * turns)
 
 
 def grid(item: np.ndarray | Tensor, config: VideoConfig) -> Grid:
-    """One token a 32 x 32 pixel cell of each frame: frame by frame, row by row."""
-    return Grid(item.shape[0], item.shape[-2] // CELL, item.shape[-1] // CELL)
+    """One token a 32 x 32 pixel cell of each frame (ResNeXt: of 16 frames), frame by frame, row by row."""
+    frames = item.shape[0] if config.encoder == "lite0" else math.ceil(item.shape[0] / FRAMES)
+    whole = Grid(frames, item.shape[-2] // CELL, item.shape[-1] // CELL)
+    return sampled(whole, item, config.sampled_tokens) if config.published else whole
 
 
 # --- model side -------------------------------------------------------------------------------------------------------
@@ -350,6 +447,11 @@ class Lite0Video(Encoder):
         return tokens.reshape(len(clips), -1, self.channels)
 
 
+def _resnext(config: VideoConfig) -> ResNeXt3D:
+    return ResNeXt3D()
+
+
+ENCODERS = {"lite0": Lite0Video, "resnext101_3d": _resnext}
 VIDEO = MODALITIES.add(
-    "video", Modality(name="video", config=VideoConfig, prepare=prepare, grid=grid, encoders={"lite0": Lite0Video})
+    "video", Modality(name="video", config=VideoConfig, prepare=prepare, grid=grid, encoders=ENCODERS)
 )

@@ -1,4 +1,4 @@
-"""The settings of a model, field by field. `BASE` is the published model; `nano` lives in its own folder's config.json."""
+"""The settings of a model, field by field. `BASE` is the published model, `unival_base` has its encoders too; `nano` lives in its own folder's config.json."""
 
 from __future__ import annotations
 
@@ -96,3 +96,26 @@ def _read_settings(name: str, settings: Any) -> Any:
 
 BASE = ModelConfig()
 """The published transformer, without modality encoders."""
+
+PUBLISHED_ENCODERS = {"image": "resnet101", "video": "resnext101_3d", "audio": "cnn14"}
+
+
+def unival_base(*media: str, published: bool = False) -> ModelConfig:
+    """The published `unival_base` with its encoders, at the sizes of its last stage and of its fine-tuning.
+
+    Args:
+        media: which modalities a checkpoint reads; all three unless said. Image only: stage 1 and RefCOCO; image and
+            video: from stage 2 on; all: fine-tuned on sounds.
+        published: what each modality's switch of that name says.
+
+    Source: sections 8, 14 and 18 of the published model's arithmetic.
+
+    >>> {name: settings.encoder for name, settings in unival_base("image", "video").modalities.items()}
+    {'image': 'resnet101', 'video': 'resnext101_3d'}
+    """
+    wanted = media or tuple(PUBLISHED_ENCODERS)
+    for name in wanted:
+        if name not in PUBLISHED_ENCODERS:
+            raise ValueError(unknown_name("published modality", name, PUBLISHED_ENCODERS))
+    settings = {name: {"encoder": PUBLISHED_ENCODERS[name], "published": published} for name in wanted}
+    return ModelConfig(modalities=settings)

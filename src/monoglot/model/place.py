@@ -115,9 +115,9 @@ class SourcePlace(nn.Module):
             h = self.connectors[name](torch.cat(features[name])) + self.types.weight[1]
             where = self.cells[name](cell.flatten()[flat]) if name in self.cells else None
             if name in self.frames:
-                frame = torch.cat([torch.arange(g.frames).repeat_interleave(g.rows * g.cols) for g in media.grids]).to(
-                    x.device
-                )
+                frame = torch.cat(
+                    [g.pick(torch.arange(g.frames).repeat_interleave(g.rows * g.cols)) for g in media.grids]
+                ).to(x.device)
                 time = self.frames[name](frame)
                 where = time if where is None else where + time
             h = self.media_norm(h)
@@ -143,7 +143,9 @@ class SourcePlace(nn.Module):
 
     def _cells(self, name: str, grid) -> Tensor:
         square = self.c.modalities[name].positions == "square"
-        return square_cells(grid.length, self.c.grid_side) if square else grid_cells(grid, self.c.grid_side)
+        if not square:
+            return grid_cells(grid, self.c.grid_side)
+        return grid.pick(square_cells(grid._replace(kept=()).length, self.c.grid_side))
 
 
 def start_positions(place: SourcePlace) -> None:

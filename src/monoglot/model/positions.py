@@ -42,7 +42,7 @@ def grid_cells(grid: Grid, side: int) -> Tensor:
     if grid.rows > side or grid.cols > side:
         raise ValueError(f"{grid.rows} x {grid.cols} media tokens do not fit the position grid of {side} x {side}")
     cells = torch.arange(grid.rows)[:, None] * side + torch.arange(grid.cols) + 1
-    return cells.flatten().repeat(grid.frames)
+    return grid.pick(cells.flatten().repeat(grid.frames))
 
 
 def grid_distance(query: Tensor, key: Tensor, side: int) -> Tensor:

@@ -65,7 +65,7 @@ class Tokenizer:
         known = {
             token: old
             for token, old in model["vocab"].items()
-            if old < vocabulary.num_words and token != "<|endoftext|>"
+            if (old in word_ids if word_ids else old < vocabulary.num_words) and token != "<|endoftext|>"
         }
         vocab = {token: (word_ids[old] if word_ids else old + shift) for token, old in known.items()}
         taken = set(vocab.values())

@@ -110,7 +110,8 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, quiet: bool = F
     with Progress(names, recipe.steps, first, folder / "metrics.jsonl", quiet=quiet) as progress:
         for step in _steps_ahead(recipe, mixture, rows, preparer, quarantine, first):
             model.train()
-            model.encoders.eval()  # frozen or not, running statistics of other people's pictures are kept
+            for encoder in model.encoders.values():  # frozen ones say the same each time: no dropout, nothing hidden
+                encoder.train(any(parameter.requires_grad for parameter in encoder.parameters()))
             set_rate(optimizer, schedule(step.index, recipe.steps, recipe.optimizer.warmup))
             optimizer.zero_grad(set_to_none=True)
             total, by_source = _tokens_by_source(step, len(names)), torch.zeros(len(names))
