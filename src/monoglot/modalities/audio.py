@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import av
@@ -496,7 +496,7 @@ def _cnn14(config: AudioConfig) -> cnn14.Cnn14:
     return cnn14.Cnn14(mel, config.hop)
 
 
-ENCODERS = {"whisper": WhisperEncoder, "cnn14": _cnn14}
+ENCODERS: dict[str, Callable[[Any], Encoder]] = {"whisper": WhisperEncoder, "cnn14": _cnn14}
 AUDIO = MODALITIES.add(
     "audio", Modality(name="audio", config=AudioConfig, prepare=prepare, grid=grid, encoders=ENCODERS)
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -418,7 +418,7 @@ def _lite0_name(name: str) -> str:
     return f"{prefix}_conv_{layer}.{field}" if layer in ("stem", "head") else f"{prefix}_{layer}_conv.{field}"
 
 
-ENCODERS = {
+ENCODERS: dict[str, Callable[[Any], Encoder]] = {
     "lite0": Lite0Image,
     **{f"resnet{depth}": partial(_resnet, blocks=blocks) for depth, blocks in BLOCKS.items()},
     **{f"ofa_resnet{depth}": partial(_resnet, blocks=blocks[:3]) for depth, blocks in BLOCKS.items()},

@@ -11,7 +11,7 @@ import itertools
 import math
 import random
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO, Literal
 
 import av
@@ -113,8 +113,8 @@ def prepare(media: Media, config: VideoConfig, variant: int = 0) -> np.ndarray:
     same every time, and right for variable frame rates. A clip with fewer frames repeats them. Animated GIF, WebP and
     PNG are clips too. `config.fit` says how a frame becomes a square.
 
-    With `config.published` frames are `drawn_frames` of the window, by their number, and what lies in the middle of a
-    frame is cut out without resizing, on black if the frame is smaller: clips must have been scaled beforehand.
+    With `config.published` frames are `drawn_frames` of the window, by their number, and "cut" takes what lies in the
+    middle without resizing, on black if the frame is smaller: clips must have been scaled beforehand.
 
     Args:
         variant: 0 the plain reading; any other k the k-th copy with other colours (and another background, if
@@ -195,11 +195,12 @@ def as_square(picture: Image.Image, config: VideoConfig) -> Image.Image:
         return to_square(picture, size)
     if not config.published:
         shorter = min(picture.size)
-        width, height = (max(size, round(side * size / shorter)) for side in picture.size)
-        picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+        left, top = ((side - shorter) / 2 for side in picture.size)
+        middle = (left, top, left + shorter, top + shorter)
+        return picture.resize((size, size), Image.Resampling.BICUBIC, box=middle)
     # Rounding as torchvision's CenterCrop: half to even where it cuts, down where it adds.
-    left, top = (round((side - size) / 2) if side >= size else -((size - side) // 2) for side in picture.size)
-    return picture.crop((left, top, left + size, top + size))
+    x, y = (round((side - size) / 2) if side >= size else -((size - side) // 2) for side in picture.size)
+    return picture.crop((x, y, x + size, y + size))
 
 
 def _from_memory(media: Media, config: VideoConfig, variant: int) -> list[Image.Image]:
@@ -386,7 +387,8 @@ class Film:
 
 def _packets(file: BinaryIO, media: Media, name: str) -> list[tuple[float, float]]:
     """When each frame is shown and for how long, in seconds, by the packets' times; nothing is decoded. Not empty."""
-    place, times = file.tell(), []
+    place = file.tell()
+    times: list[tuple[float, float]] = []
     file.seek(0)
     with open_container(file, media, name) as container:
         stream = container.streams.video[0]
@@ -451,7 +453,7 @@ def _resnext(config: VideoConfig) -> ResNeXt3D:
     return ResNeXt3D()
 
 
-ENCODERS = {"lite0": Lite0Video, "resnext101_3d": _resnext}
+ENCODERS: dict[str, Callable[[Any], Encoder]] = {"lite0": Lite0Video, "resnext101_3d": _resnext}
 VIDEO = MODALITIES.add(
     "video", Modality(name="video", config=VideoConfig, prepare=prepare, grid=grid, encoders=ENCODERS)
 )
