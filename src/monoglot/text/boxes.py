@@ -78,7 +78,7 @@ def read_objects(text: str, where: str = "target") -> list[Object]:
         except ValueError:
             box = (math.nan,) * 4
         name = " ".join(label).strip()
-        if not name or not all(0 <= corner <= 1 for corner in box):
+        if not name or not (0 <= box[0] <= box[2] <= 1 and 0 <= box[1] <= box[3] <= 1):
             fix = 'expected a label and x0 y0 x1 y1 as fractions: "cup 0.1 0.25 0.4 0.9; dog 0 0 1 1"'
             raise InputError.at(where, "target", f"{piece[:40]!r} is not an object", fix)
         found.append((name, box))
