@@ -361,8 +361,8 @@ def test_the_published_decoder_prompt(tokenizer, choices):
     batch = predictor.preparer.collate([example])
     with torch.no_grad():
         memory = model.encode(batch, model.encode_media(batch.media))
-        written = tokenizer.encode(f" {answer.text}").tolist() if choices else None
         if choices:
+            written = tokenizer.encode(f" {answer.text}").tolist()
             tries = [Trie([tokenizer.encode(f" {choice}").tolist() for choice in choices])]
             (scores,) = score_answers(model, memory, [[written]], constraints=tries, prefixes=[prefix])
             assert answer.confidence == pytest.approx(float(scores[0].exp()), rel=1e-4)

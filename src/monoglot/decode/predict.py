@@ -246,7 +246,8 @@ def _after(given: int, h: Hypothesis) -> Hypothesis:
     return Hypothesis(h.tokens[given:], h.score, h.token_scores[given:])
 
 
-def _kind(example: Example) -> tuple[str, bool, tuple[int, ...]]:
-    """Rows of one kind run together: one task, constrained or not, then similar lengths."""
+def _kind(example: Example) -> tuple[str, int, tuple[int, ...]]:
+    """Rows of one kind run together: one task, constrained or not (free answers behind prompts of one length), then similar lengths."""
     lengths = (len(example.sequence.source_ids), *(grid.length for grid in example.grids))
-    return example.sample.task, bool(example.posed.choices), lengths
+    given = -1 if example.posed.choices else len(example.sequence.given_ids)
+    return example.sample.task, given, lengths
