@@ -838,7 +838,7 @@ def test_choices_can_all_be_scored(command, model_folder, picture):
         (("--top-k", "5"), "command line: search: top_k and top_p limit what is drawn: they need sample"),
         (("--temperature", "0"), "command line: temperature: "),
         (("--top-p", "1.5", "--sample"), "command line: top_p: "),
-        (("--beam", "0"), "0 is not in the range"),
+        (("--beam", "0"), "Invalid value for '--beam'"),
         (("--picture", "a.png"), "command line: --vqgan: is missing"),
         (("--vqgan", "a.ckpt", "--picture", "a.png"), "--picture: task 'caption' paints nothing"),
     ],

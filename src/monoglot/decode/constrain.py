@@ -37,7 +37,7 @@ class Constraint(Protocol):
 class Words:
     """The answer is free, but it is words: no location, no image code, no mask."""
 
-    longest = None
+    longest: int | None = None
 
     def __init__(self, vocabulary: Vocabulary):
         self._words = slice(0, vocabulary.mask)
@@ -114,6 +114,10 @@ class ObjectGrammar:
 
 def keep(logits: Tensor, allowed: Sequence[Ids | None]) -> None:
     """Strike out what may not follow: logits float[N, V] are changed in place; None allows everything."""
+    first = allowed[0]
+    if isinstance(first, slice) and all(isinstance(ids, slice) and ids == first for ids in allowed):
+        logits[:, : first.start], logits[:, first.stop :] = NEVER, NEVER  # all alike, which is the rule: at once
+        return
     for row, ids in zip(logits, allowed):
         if isinstance(ids, slice):
             row[: ids.start], row[ids.stop :] = NEVER, NEVER

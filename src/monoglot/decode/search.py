@@ -201,7 +201,7 @@ def score_answers(
         logits = model.logits(states[which, places]).float()
         if constraints is not None:
             limits = [constraints[part[index][0]] for index, _, _ in tokens]
-            keep(logits, [c and c.allowed(part[index][1][:at]) for c, (index, _, at) in zip(limits, tokens)])
+            keep(logits, [c.allowed(part[n][1][:at]) if c else None for c, (n, _, at) in zip(limits, tokens)])
         target = torch.tensor([part[index][1][at] for index, _, at in tokens])
         log_p = logits.log_softmax(-1).gather(1, target[:, None])[:, 0]
         scores[first : first + len(part)] = torch.zeros(len(part)).index_add(0, which, log_p)

@@ -76,30 +76,45 @@ class Level(nn.Module):
         return x
 
 
+class Decoder(nn.Module):
+    """Quantised cells float[B, C, h, w] to pixels float[B, 3, H, W]."""
+
+    def __init__(self, state: dict[str, Tensor]):
+        super().__init__()
+        channels, z_channels = state["decoder.conv_in.weight"].shape[:2]
+        self.conv_in = _conv(z_channels, channels)
+        middle = {
+            "block_1": Block(channels, channels),
+            "attn_1": Attention(channels),
+            "block_2": Block(channels, channels),
+        }
+        self.mid = nn.ModuleDict(middle)
+        levels: list[Level] = []
+        for number in reversed(range(_count(state, r"decoder\.up\.(\d+)\."))):  # up.0 is the last and largest
+            name = f"decoder.up.{number}."
+            out = len(state[f"{name}block.0.conv1.weight"])
+            blocks = _count(state, re.escape(name) + r"block\.(\d+)\.")
+            levels.append(Level(channels, out, blocks, attends=f"{name}attn.0.q.weight" in state, doubles=number > 0))
+            channels = out
+        self.up = nn.ModuleList(reversed(levels))
+        self.norm_out, self.conv_out = _norm(channels), _conv(channels, len(state["decoder.conv_out.weight"]))
+
+    def forward(self, z: Tensor) -> Tensor:
+        x = self.conv_in(z)
+        for part in (*self.mid.values(), *reversed(self.up)):
+            x = part(x)
+        return self.conv_out(F.silu(self.norm_out(x)))
+
+
 class VQGANDecoder(nn.Module):
     """Codes to pictures. Parameters have taming-transformers' names; sizes are those of `state`, which is loaded."""
 
     def __init__(self, state: dict[str, Tensor]):
         super().__init__()
-        codes, embedding = state["codebook.weight"].shape
-        widest, z_channels = state["decoder.conv_in.weight"].shape[:2]
-        self.codebook = nn.Embedding(codes, embedding)
-        self.post_quant_conv = _conv(embedding, z_channels, 1)
-        self.decoder = decoder = nn.Module()
-        decoder.conv_in = _conv(z_channels, widest)
-        decoder.mid = nn.ModuleDict(
-            {"block_1": Block(widest, widest), "attn_1": Attention(widest), "block_2": Block(widest, widest)}
-        )
-        levels, channels = _count(state, r"decoder\.up\.(\d+)\."), widest
-        up: list[Level] = []
-        for number in reversed(range(levels)):  # up.0 is the last and largest
-            name = f"decoder.up.{number}."
-            out = len(state[f"{name}block.0.conv1.weight"])
-            blocks = _count(state, re.escape(name) + r"block\.(\d+)\.")
-            up.insert(0, Level(channels, out, blocks, attends=f"{name}attn.0.q.weight" in state, doubles=number > 0))
-            channels = out
-        decoder.up = nn.ModuleList(up)
-        decoder.norm_out, decoder.conv_out = _norm(channels), _conv(channels, len(state["decoder.conv_out.weight"]))
+        codes, width = state["codebook.weight"].shape
+        self.codebook = nn.Embedding(codes, width)
+        self.post_quant_conv = _conv(width, len(state["post_quant_conv.weight"]), 1)
+        self.decoder = Decoder(state)
         self.load_state_dict(state)
         self.eval()
 
@@ -110,12 +125,7 @@ class VQGANDecoder(nn.Module):
 
     def forward(self, codes: Tensor) -> Tensor:
         """int64[B, h, w] -> float[B, 3, H, W], about -1 to 1."""
-        d = self.decoder
-        x = d.conv_in(self.post_quant_conv(self.codebook(codes).permute(0, 3, 1, 2)))
-        x = d.mid["block_2"](d.mid["attn_1"](d.mid["block_1"](x)))
-        for level in reversed(d.up):
-            x = level(x)
-        return d.conv_out(F.silu(d.norm_out(x)))
+        return self.decoder(self.post_quant_conv(self.codebook(codes).permute(0, 3, 1, 2)))
 
     @torch.no_grad()
     def paint(self, codes: Sequence[int]) -> np.ndarray:

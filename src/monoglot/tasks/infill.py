@@ -45,7 +45,7 @@ def make_gaps(
     A span of no words is a gap between two words. Spans that meet become one gap; the text's end cuts a span short.
 
     >>> make_gaps("a b c d e f g h".split(), np.random.default_rng(2))
-    ['a', '<mask>', 'd', 'e', 'f', 'g', 'h']
+    ['a', 'b', '<mask>', 'f', 'g', 'h']
     """
     budget = math.ceil(len(words) * ratio)
     lengths: list[int] = []

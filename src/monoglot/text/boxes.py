@@ -53,7 +53,7 @@ def text_to_box(text: str, *, num_bins: int = 1000) -> Box | None:
     Corners that a model wrote in the wrong order are put right, so the box always has x0 <= x1 and y0 <= y1.
 
     >>> text_to_box("<bin_0> <bin_250> <bin_500> <bin_999>")
-    (0.0, 0.25025025025025027, 0.5005005005005005, 1.0)
+    (0.0, 0.2502502502502503, 0.5005005005005005, 1.0)
     >>> text_to_box("a red cup") is None
     True
     """
@@ -107,7 +107,7 @@ def text_to_objects(text: str, *, num_bins: int = 1000) -> list[Object]:
     """Read what a model wrote; a box without a label, or with fewer than four location tokens, is left out.
 
     >>> text_to_objects("<bin_0> <bin_250> <bin_500> <bin_999> cup <bin_1>")
-    [('cup', (0.0, 0.25025025025025027, 0.5005005005005005, 1.0))]
+    [('cup', (0.0, 0.2502502502502503, 0.5005005005005005, 1.0))]
     """
     found: list[Object] = []
     for bins, label in _OBJECT.findall(text):

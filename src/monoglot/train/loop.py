@@ -347,7 +347,7 @@ def _active_words(
         return None
     if model.words.weight.requires_grad:
         raise InputError.at("recipe", "words", "would be trained twice", "put 'words' into freeze, or leave this out")
-    answers = set()
+    answers: set[str] = set()
     for file in rows:
         for index in range(len(file)):
             with suppress(InputError):  # a wrong row is quarantined when its turn comes
