@@ -14,8 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from small import square
+from vqgan_layout import F8, checkpoint
 
 from monoglot import cli
 from monoglot.decode import predict as predictor_module
@@ -798,3 +800,64 @@ def test_answers_do_not_depend_on_the_way_in(command, model_folder, write_rows, 
     )
     assert by_file["text"] == by_options["text"] == in_python.text
     assert by_file["confidence"] == pytest.approx(in_python.confidence, rel=1e-4)
+
+
+# --- how to search ----------------------------------------------------------------------------------------------------
+
+
+def asked(model_folder, picture, *options):
+    return ["predict", "--model", model_folder, "--task", "caption", "--image", picture, "--json", *options]
+
+
+def test_search_options_reach_the_search(command, model_folder, picture):
+    greedy = json.loads(command(*asked(model_folder, picture, "--beam", "1"))[1])
+    assert len(greedy["candidates"]) == 1
+    five = json.loads(command(*asked(model_folder, picture, "--n-best", "5", "--max-length", "3"))[1])
+    assert len(five["candidates"]) == 5
+    drawing = ("--sample", "--top-k", "50", "--top-p", "0.9", "--temperature", "1.5", "--seed")
+    drawn = [json.loads(command(*asked(model_folder, picture, *drawing, seed))[1])["text"] for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_search_options_hold_for_files_too(command, model_folder, write_rows, tmp_path):
+    data, out = write_rows(question(0)), tmp_path / "p.jsonl"
+    options = ("--n-best", "4", "--length-penalty", "0.5", "--min-length", "2", "--no-repeat-ngram", "2")
+    assert command("predict", "--model", model_folder, "--data", data, "--out", out, *options)[0] == 0
+    assert len(predictions(out)[0]["candidates"]) == 4
+
+
+def test_choices_can_all_be_scored(command, model_folder, picture):
+    arguments = asked(model_folder, picture, "--choices", "a,b,c,d,e,f", "--text", "is it?", "--score-all")
+    arguments[arguments.index("caption")] = "vqa"
+    assert len(json.loads(command(*arguments)[1])["candidates"]) == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--top-k", "5"), "command line: search: top_k and top_p limit what is drawn: they need sample"),
+        (("--temperature", "0"), "command line: temperature: "),
+        (("--top-p", "1.5", "--sample"), "command line: top_p: "),
+        (("--beam", "0"), "Invalid value for '--beam'"),
+        (("--picture", "a.png"), "command line: --vqgan: is missing"),
+        (("--vqgan", "a.ckpt", "--picture", "a.png"), "--picture: task 'caption' paints nothing"),
+    ],
+)
+def test_search_options_that_make_no_sense(command, model_folder, picture, options, message):
+    code, out, error = command(*asked(model_folder, picture, *options))
+    assert (code, out) == (2, "")
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_picture_is_painted(command, model_folder, tmp_path):
+    torch.save({"state_dict": checkpoint(**F8)}, tmp_path / "last.ckpt")
+    arguments = ["predict", "--model", model_folder, "--task", "generate_image", "--text", "a red cup"]
+    painting = ["--vqgan", tmp_path / "last.ckpt", "--picture"]
+    code, out, error = command(*arguments, *painting, tmp_path / "cup.png")
+    assert (code, error) == (0, "")
+    assert len(out.split()) == 16
+    assert Image.open(tmp_path / "cup.png").size == (32, 32)
+    code, _, error = command(*arguments, *painting, tmp_path / "cup.nothing")
+    assert code == 2
+    assert "cup.nothing: --picture: cannot be written" in error

@@ -77,24 +77,74 @@ def predict(
     out: Annotated[Optional[Path], typer.Option("--out", help="Where the predictions of --data go (JSONL).")] = None,  # noqa: UP045
     resume: Annotated[bool, typer.Option("--resume", help="Leave out the rows that --out has already.")] = False,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Rows that run together.")] = 16,
+    beam: Annotated[
+        int | None, typer.Option("--beam", min=1, help="Answers that are followed at a time; 1 is greedy.")
+    ] = None,
+    n_best: Annotated[
+        int | None, typer.Option("--n-best", min=1, help="Candidates to give, the likeliest first (see --json).")
+    ] = None,
+    max_length: Annotated[Optional[int], typer.Option("--max-length", min=1, help="Longest answer, in tokens.")] = None,  # noqa: UP045
+    min_length: Annotated[int | None, typer.Option("--min-length", min=0, help="Shortest answer, in tokens.")] = None,
+    length_penalty: Annotated[
+        float | None, typer.Option("--length-penalty", help="Above 0 favours longer answers.")
+    ] = None,
+    no_repeat_ngram: Annotated[
+        int | None, typer.Option("--no-repeat-ngram", min=0, help="So many tokens in a row never come twice.")
+    ] = None,
+    sample: Annotated[
+        bool, typer.Option("--sample", help="Draw the answer instead of searching for the likeliest.")
+    ] = False,
+    temperature: Annotated[
+        float | None,
+        typer.Option("--temperature", help="Above 1 flattens the probabilities, below 1 sharpens them."),
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option("--top-k", min=0, help="Draw among so many likeliest tokens (with --sample).")
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option("--top-p", help="Draw among the likeliest tokens that reach this probability (with --sample)."),
+    ] = None,
+    seed: Annotated[Optional[int], typer.Option("--seed", help="Of the draws (with --sample).")] = None,  # noqa: UP045
+    score_all: Annotated[
+        bool, typer.Option("--score-all", help="Score each of the choices instead of searching among them.")
+    ] = False,
+    vqgan: Annotated[
+        Path | None, typer.Option("--vqgan", help="Checkpoint that paints the image codes of an answer.")
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", help="Where the painted answer goes (with --vqgan).")
+    ] = None,
     threads: Threads = None,
 ) -> None:
     """Answer one question, or every row of a file."""
+    search: dict[str, Any] = {"beam": beam, "n_best": n_best, "max_length": max_length, "min_length": min_length}
+    search |= {"length_penalty": length_penalty, "no_repeat_ngram": no_repeat_ngram, "sample": sample or None}
+    search |= {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed, "score_all": score_all or None}
+    search = {name: value for name, value in search.items() if value is not None}
     if data is not None:
         given: dict[str, Any] = {"--task": task, "--image": image, "--video": video, "--audio": audio, "--text": text}
-        given |= {"--choices": choices, "--box": box, "--lang": lang != "en"}
+        given |= {"--choices": choices, "--box": box, "--lang": lang != "en", "--vqgan": vqgan, "--picture": picture}
         _refuse(given, "does not go with --data", "each row of the file says it itself")
-        _predict_rows(model, data, out, resume, batch, threads)
+        _predict_rows(model, data, out, resume, batch, threads, search)
         return
     _refuse({"--out": out, "--resume": resume}, "needs --data", "one answer is printed")
     # A wrong question is told before a model is loaded.
     question = _question(
         task=task, image=image, video=video, audio=audio, text=text, choices=choices, box=_box(box), lang=lang
     )
+    if (vqgan is None) != (picture is None):
+        missing = "--vqgan" if vqgan is None else "--picture"
+        raise InputError.at("command line", missing, "is missing", "--vqgan FILE and --picture FILE go together")
+    if picture is not None and task not in ("generate_image", "infill_image"):
+        raise InputError.at("command line", "--picture", f"task {task!r} paints nothing", "generate_image does")
     _threads(threads)
-    import monoglot
+    from monoglot.decode.predict import load
+    from monoglot.decode.search import SearchSettings
 
-    prediction = monoglot.load(model).predict(**question)
+    prediction = load(model, search=SearchSettings.read("command line", **search)).predict(**question)
+    if vqgan is not None and picture is not None:
+        _paint(prediction.text, vqgan, picture)
     if as_json:
         typer.echo(json.dumps(prediction.to_json(), ensure_ascii=False))
     else:
@@ -169,9 +219,9 @@ def import_(
 def data_validate(rows: Annotated[Path, typer.Argument(help="A JSONL file of rows.")]) -> None:
     """Check every row of a file; list each problem as file:line: field: what is wrong."""
     from monoglot.data.rows import check_rows
-    from monoglot.tasks import TASKS
+    from monoglot.tasks import TASKS, pose
 
-    report = check_rows(rows, known_tasks=TASKS, check=lambda sample: TASKS[sample.task].pose(sample))
+    report = check_rows(rows, known_tasks=TASKS, check=pose)
     for problem in report.problems:
         typer.echo(problem, err=True)
     tasks = ", ".join(f"{task} {count}" for task, count in sorted(report.tasks.items()))
@@ -237,16 +287,36 @@ def _fail(line: str, code: int, debug: bool) -> NoReturn:
     sys.exit(code)
 
 
-def _predict_rows(model: str, data: Path, out: Path | None, resume: bool, batch: int, threads: int | None) -> None:
+def _paint(codes: str, vqgan: Path, picture: Path) -> None:
+    """Write the picture that an answer's image codes stand for."""
+    from PIL import Image
+
+    from monoglot.interop.vqgan import load_vqgan
+    from monoglot.text.codes import numbers_to_codes
+
+    painted = Image.fromarray(load_vqgan(vqgan).paint(numbers_to_codes(codes, "command line")))
+    try:
+        painted.save(picture)
+    except (OSError, ValueError) as error:
+        raise InputError.at(
+            picture, "--picture", f"cannot be written ({error})", "give a name such as cup.png"
+        ) from None
+
+
+def _predict_rows(
+    model: str, data: Path, out: Path | None, resume: bool, batch: int, threads: int | None, search: dict[str, Any]
+) -> None:
     from monoglot.decode.rows import check_files, predict_file
 
     if out is None:
         raise InputError.at("command line", "--out", "is missing", "say where the predictions of --data go")
     check_files(data, out, resume=resume)
     _threads(threads)
-    import monoglot
+    from monoglot.decode.predict import load
+    from monoglot.decode.search import SearchSettings
 
-    errors = predict_file(monoglot.load(model), data, out, resume=resume, batch_size=batch)
+    predictor = load(model, search=SearchSettings.read("command line", **search))
+    errors = predict_file(predictor, data, out, resume=resume, batch_size=batch)
     if errors:
         rows = "1 row" if errors == 1 else f"{errors} rows"
         typer.echo(f"{out}: {rows} could not be answered; 'error' says why", err=True)
@@ -255,7 +325,7 @@ def _predict_rows(model: str, data: Path, out: Path | None, resume: bool, batch:
 def _question(*, box: list[float] | None, choices: str, **fields: Any) -> dict[str, Any]:
     """What Predictor.predict is to be asked, checked as a row is checked."""
     from monoglot.data.rows import TAR, parse_row
-    from monoglot.tasks import TASKS
+    from monoglot.tasks import TASKS, pose
 
     if not fields["task"]:
         raise InputError.at("command line", "--task", "is missing", f"one of: {', '.join(TASKS)}")
@@ -271,7 +341,7 @@ def _question(*, box: list[float] | None, choices: str, **fields: Any) -> dict[s
     for media in sample.media:
         if not media.source.startswith(TAR) and not Path(media.source).exists():
             raise InputError.at(media.source, media.modality, "no such file", "correct the path")
-    TASKS[sample.task].pose(sample)
+    pose(sample)
     return row
 
 

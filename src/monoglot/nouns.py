@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -30,6 +30,8 @@ class Media:
     start: float | None = None
     end: float | None = None
     called: str = ""
+    hidden: Box | None = None
+    """A part of a picture that is painted grey after it is read, so that it can be asked for."""
 
 
 @dataclass(frozen=True)
@@ -55,18 +57,24 @@ class Symbols(str):
     """Vocabulary entries written out, such as `<bin_3> <bin_7>`, parted by spaces. Plain `str` is always a user's words and never read as symbols."""
 
 
+Writes = Literal["words", "box", "objects", "codes"]
+"""Words alone; one box; boxes, each with the words for what it holds; a picture's image codes."""
+
+
 @dataclass(frozen=True)
 class Posed:
     """A sample put as a task puts it: what the encoder reads, in order, and what the decoder should write."""
 
     prompt: tuple[str | Media, ...]
     """Words (`str`, with the leading space of the published prompts), `Symbols` and media, in the order in which they are read."""
-    target: str = ""
-    """Words or `Symbols`; empty when the answer is not known."""
+    target: str | tuple[str, ...] = ""
+    """Words or `Symbols`, or both in the order in which they are written; empty when the answer is not known."""
     choices: tuple[str, ...] = ()
     """When not empty, the answer is one of these."""
-    boxes: bool = False
-    """The answer is one box: four location tokens."""
+    writes: Writes = "words"
+    """What the answer is made of; the search keeps to it."""
+    echo: bool = False
+    """The decoder is given the prompt's words before it answers (the published `prompt_type` prev_output)."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +98,10 @@ class Sequence:
     target_ids: np.ndarray
     """int64[T], ends with eos; empty at prediction time."""
     weight: float = 1.0
+    given_ids: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """int64[G]: what the decoder reads before the target and never has to predict; mostly empty."""
+    codes: bool = False
+    """The target is a grid of image codes."""
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def test_without_target(preparer):
     assert len(preparer.example(sample).sequence.target_ids) == 5
     bare = preparer.example(sample, with_target=False)
     assert len(bare.sequence.target_ids) == 0
-    assert bare.posed.boxes
+    assert bare.posed.writes == "box"
     assert bare.sequence.source_ids.tolist() == preparer.example(sample).sequence.source_ids.tolist()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -12,10 +13,11 @@ from hypothesis import strategies as st
 from small import VOCABULARY, tiny_model
 
 from monoglot.data.prepare import Preparer
-from monoglot.decode.constrain import BoxGrammar, Trie
+from monoglot.decode.constrain import BoxGrammar, Count, ObjectGrammar, Trie, Words, keep
 from monoglot.decode.search import SearchSettings, beam_search, score_answers
+from monoglot.errors import InputError
 from monoglot.nouns import Sample
-from monoglot.text.boxes import text_to_box
+from monoglot.text.boxes import text_to_box, text_to_objects
 from monoglot.text.vocabulary import BOS, EOS, PAD, UNK
 
 TEXTS = ["the red", "what", "a blue square on the left", "b"]
@@ -63,7 +65,7 @@ def test_greedy_takes_the_best_word_each_time(model, memory):
 
 
 def test_scores_are_the_models_own(model, memory):
-    found = beam_search(model, memory, SearchSettings(beam=4, max_length=6, normalize=False))
+    found = beam_search(model, memory, SearchSettings(beam=4, max_length=6, length_penalty=0))
     for row, hypotheses in enumerate(found):
         assert 1 <= len(hypotheses) <= 4
         assert [h.score for h in hypotheses] == sorted((h.score for h in hypotheses), reverse=True)
@@ -90,14 +92,14 @@ def limited_score(model, memory, row, answer):
     return total
 
 
-@pytest.mark.parametrize("normalize", [False, True])
-def test_a_wide_beam_finds_the_best_of_all_answers(model, memory, normalize):
-    settings = SearchSettings(beam=len(ALL_ANSWERS), max_length=3, normalize=normalize, length_penalty=1.0)
+@pytest.mark.parametrize("penalty", [0.0, 1.0, 2.0])
+def test_a_wide_beam_finds_the_best_of_all_answers(model, memory, penalty):
+    settings = SearchSettings(beam=len(ALL_ANSWERS), max_length=3, length_penalty=penalty)
     found = beam_search(model, memory, settings, constraints=[Trie(ALL_ANSWERS)] * len(TEXTS))
     for row, hypotheses in enumerate(found):
         scores = {tuple(answer): limited_score(model, memory, row, answer) for answer in ALL_ANSWERS}
         assert sum(map(math.exp, scores.values())) == pytest.approx(1, abs=1e-4)
-        ranks = {a: s / (len(a) + 1) if normalize else s for a, s in scores.items()}
+        ranks = {a: s / (len(a) + 1) ** penalty for a, s in scores.items()}
         best = max(ranks, key=ranks.get)
         assert hypotheses[0].tokens[:-1] == best
         assert hypotheses[0].score == pytest.approx(ranks[best], abs=1e-4)
@@ -218,9 +220,223 @@ def test_a_trie_allows_its_answers_and_no_others(answers):
     assert trie.allowed([99]).tolist() == [EOS], "what is no answer can only end"
 
 
+def ids(allowed):
+    return np.arange(VOCABULARY.size)[allowed].tolist()
+
+
 def test_the_grammar_of_a_box():
     grammar = BoxGrammar(VOCABULARY)
     for length in range(4):
-        assert grammar.allowed([VOCABULARY.bin(0)] * length).tolist() == list(VOCABULARY.bins)
-    assert grammar.allowed([VOCABULARY.bin(0)] * 4).tolist() == [EOS]
+        assert ids(grammar.allowed([VOCABULARY.bin(0)] * length)) == list(VOCABULARY.bins)
+    assert ids(grammar.allowed([VOCABULARY.bin(0)] * 4)) == [EOS]
     assert grammar.longest == 5
+
+
+def test_so_many_codes_are_a_picture(model, memory):
+    picture = Count(VOCABULARY.codes, 9)
+    assert picture.longest == 10
+    for hypotheses in beam_search(
+        model, memory, SearchSettings(beam=2, max_length=9), constraints=[picture] * len(TEXTS)
+    ):
+        for hypothesis in hypotheses:
+            assert len(hypothesis.tokens) == 10
+            assert all(VOCABULARY.kind(token) == "code" for token in hypothesis.tokens[:-1])
+            assert hypothesis.token_scores[-1] == 0, "the end is certain"
+
+
+def test_where_all_must_end_the_model_is_not_asked(model, memory, monkeypatch):
+    asked = []
+    decode = model.decode
+    monkeypatch.setattr(model, "decode", lambda *given, **more: asked.append(1) or decode(*given, **more))
+    beam_search(model, memory, SearchSettings(beam=3, max_length=4), constraints=[BoxGrammar(VOCABULARY)] * len(TEXTS))
+    assert len(asked) == 4
+    beam_search(model, memory, SearchSettings(beam=1, max_length=4, min_length=4))
+    assert len(asked) == 4 + 5
+
+
+@given(choices=st.lists(st.integers(0, 10**6), min_size=60, max_size=60), longest=st.integers(6, 40))
+def test_whatever_is_written_by_the_grammar_of_objects_is_objects(choices, longest, tokenizer):
+    grammar, written = ObjectGrammar(VOCABULARY, longest), []
+    for choice in choices:
+        allowed = ids(grammar.allowed(written))
+        assert allowed
+        token = allowed[choice % len(allowed)]
+        if token == EOS:
+            break
+        written.append(token)
+    assert token == EOS, "it ends in time"
+    assert len(written) < longest
+    kinds = [VOCABULARY.kind(token) for token in written]
+    boxes = sum(kind == "bin" for kind in kinds) / 4
+    assert kinds[:4] == ["bin"] * 4
+    assert kinds[-1] == "word"
+    assert boxes == int(boxes) == len([1 for a, b in itertools.pairwise(kinds) if (a, b) == ("bin", "word")])
+    assert len(text_to_objects(tokenizer.decode(written))) <= boxes
+
+
+def test_free_answers_are_words(model, memory):
+    """Locations and codes are most likely here; as a constraint they are never written, and nothing else changes."""
+    eager = tiny_model(model.config.positions, start=model.config.start)
+    with torch.no_grad():
+        eager.words.weight[VOCABULARY.mask :] *= 30
+    free = beam_search(eager, memory, SearchSettings(beam=4, max_length=8))
+    kinds = {VOCABULARY.kind(token) for row in free for h in row for token in h.tokens[:-1]}
+    assert kinds & {"bin", "code", "mask"}, "without the constraint they come"
+    words = beam_search(
+        eager, memory, SearchSettings(beam=4, max_length=8), constraints=[Words(VOCABULARY)] * len(TEXTS)
+    )
+    for row, hypotheses in enumerate(words):
+        assert len(hypotheses) == 4
+        for h in hypotheses:
+            assert {VOCABULARY.kind(token) for token in h.tokens} <= {"word", "special"}
+            expected = []
+            for at, token in enumerate(h.tokens[:-1]):
+                log_p = next_log_p(eager, memory, row, h.tokens[:at])[: VOCABULARY.mask]
+                expected.append(float((log_p - log_p.logsumexp(0))[token]))
+            assert h.token_scores[:-1] == pytest.approx(expected, abs=1e-4)
+
+
+@given(st.data())
+def test_keep_is_a_mask(data):
+    size = 12
+    allowed = data.draw(
+        st.lists(
+            st.one_of(
+                st.none(),
+                st.sets(st.integers(0, size - 1), min_size=1).map(lambda some: np.array(sorted(some), dtype=np.int64)),
+                st.tuples(st.integers(0, size - 1), st.integers(1, size)).map(lambda pair: slice(pair[0], sum(pair))),
+            ),
+            min_size=1,
+            max_size=4,
+        )
+    )
+    logits = torch.randn(len(allowed), size)
+    kept = logits.clone()
+    keep(kept, allowed)
+    for row, which in enumerate(allowed):
+        stays = set(range(size)) if which is None else set(np.arange(size)[which].tolist())
+        for token in range(size):
+            assert kept[row, token] == (logits[row, token] if token in stays else -torch.inf)
+
+
+# --- drawing ----------------------------------------------------------------------------------------------------------
+
+
+def test_draws_come_as_often_as_they_are_likely(model, memory):
+    """4000 answers of one word, drawn at once, against the model's own probabilities."""
+    answers = [[10], [20], [30], [40]]
+    settings = SearchSettings(beam=4000, max_length=1, sample=True, temperature=1.5)
+    (found,) = beam_search(model, memory.select(torch.tensor([2])), settings, constraints=[Trie(answers)])
+    assert len(found) == 4000
+    ones = memory.select(torch.tensor([2]))
+    logits = model.logits(model.decode(torch.tensor([model.config.start]), ones))[0, -1]
+    p = (logits[[10, 20, 30, 40]] / 1.5).softmax(0)
+    for (token,), expected in zip(answers, p.tolist()):
+        share = sum(h.tokens[0] == token for h in found) / 4000
+        assert share == pytest.approx(expected, abs=4 * math.sqrt(expected * (1 - expected) / 4000) + 1e-9)
+        for h in found:
+            if h.tokens[0] == token:
+                assert h.log_probability == pytest.approx(math.log(expected), abs=1e-4)
+
+
+@pytest.mark.parametrize("limit", [{"top_k": 3}, {"top_p": 0.3}, {"top_k": 5, "top_p": 0.5}])
+def test_draws_stay_among_the_likeliest(model, memory, limit):
+    settings = SearchSettings(beam=300, max_length=1, sample=True, **limit)
+    for row, hypotheses in enumerate(beam_search(model, memory, settings)):
+        log_p = next_log_p(model, memory, row, [])
+        log_p[[PAD, EOS]] = -torch.inf
+        ordered = log_p.softmax(0).sort(descending=True)
+        count = limit.get("top_k", VOCABULARY.size)
+        if "top_p" in limit:
+            top = ordered.values[:count] / (1.0 if "top_k" not in limit else ordered.values[:count].sum())
+            count = int((top.cumsum(0) - top < limit["top_p"]).sum())
+        drawn = {h.tokens[0] for h in hypotheses}
+        assert drawn <= set(ordered.indices[:count].tolist())
+        assert len(drawn) > 1 or count == 1
+
+
+def test_draws_are_repeatable_and_a_rows_own(model, memory):
+    settings = SearchSettings(beam=3, max_length=6, sample=True, seed=5)
+    names = ["a", "b", "c", "d"]
+    together = beam_search(model, memory, settings, names=names)
+    assert [h.tokens for row in beam_search(model, memory, settings, names=names) for h in row] == [
+        h.tokens for row in together for h in row
+    ]
+    other = beam_search(model, memory, settings.model_copy(update={"seed": 6}), names=names)
+    assert [h.tokens for row in other for h in row] != [h.tokens for row in together for h in row]
+    for index, name in enumerate(names):
+        (alone,) = beam_search(model, memory.select(torch.tensor([index])), settings, names=[name])
+        assert [h.tokens for h in alone] == [h.tokens for h in together[index]]
+        for h in alone:
+            expected = [float(next_log_p(model, memory, index, h.tokens[:at])[t]) for at, t in enumerate(h.tokens)]
+            assert h.token_scores == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_draw_among_one_is_greedy(model, memory):
+    drawn = beam_search(model, memory, SearchSettings(beam=1, max_length=8, sample=True, top_k=1))
+    greedy_ones = beam_search(model, memory, SearchSettings(beam=1, max_length=8))
+    assert [h.tokens for row in drawn for h in row] == [h.tokens for row in greedy_ones for h in row]
+
+
+def test_drawn_answers_keep_to_rules(model, memory):
+    settings = SearchSettings(beam=8, min_length=3, max_length=5, sample=True, no_repeat_ngram=1)
+    for hypotheses in beam_search(model, memory, settings):
+        assert len(hypotheses) == 8
+        for h in hypotheses:
+            assert 4 <= len(h.tokens) <= 6
+            assert len(set(h.tokens)) == len(h.tokens)
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_n_best(model, memory):
+    five = beam_search(model, memory, SearchSettings(beam=5, max_length=5))
+    two = beam_search(model, memory, SearchSettings(beam=5, n_best=2, max_length=5))
+    assert [[h.tokens for h in row[:2]] for row in five] == [[h.tokens for h in row] for row in two]
+    wide = beam_search(model, memory, SearchSettings(beam=1, n_best=5, max_length=5))
+    assert [[h.tokens for h in row] for row in five] == [[h.tokens for h in row] for row in wide]
+
+
+def test_a_flat_temperature_makes_all_alike(model, memory):
+    (found,) = beam_search(
+        model, memory.select(torch.tensor([0])), SearchSettings(beam=4, max_length=1, temperature=1e6)
+    )
+    assert all(h.token_scores[0] == pytest.approx(-math.log(VOCABULARY.size), abs=1e-3) for h in found)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"beam": 0}, "command line: beam: "),
+        ({"temperature": 0.0}, "command line: temperature: "),
+        ({"top_p": 1.5, "sample": True}, "command line: top_p: "),
+        ({"top_k": 5}, "command line: search: top_k and top_p limit what is drawn: they need sample"),
+        ({"baem": 3}, "command line: baem: "),
+    ],
+)
+def test_settings_that_make_no_sense(given, message):
+    with pytest.raises(InputError, match=message) as caught:
+        SearchSettings.read("command line", **given)
+    assert "\n" not in str(caught.value)
+
+
+def test_scores_of_given_answers_over_a_trie(model, memory):
+    """Renormalised over the trie they sum to 1; after a prefix they are what is left of the longer answer."""
+    answers = [[10], [10, 11], [12, 13, 14]]
+    prefixes = [[70, 71], [], [72], [73, 74, 75]]
+    found = score_answers(
+        model, memory, [answers] * len(TEXTS), constraints=[Trie(answers)] * len(TEXTS), prefixes=prefixes, batch_size=2
+    )
+    beams = beam_search(
+        model,
+        memory,
+        SearchSettings(beam=3, max_length=7, length_penalty=0),
+        constraints=[Trie(answers)] * len(TEXTS),
+        prefixes=prefixes,
+    )
+    for scores, prefix, hypotheses in zip(found, prefixes, beams):
+        assert float(scores.exp().sum()) == pytest.approx(1, abs=1e-4)
+        searched = {h.tokens[len(prefix) : -1]: sum(h.token_scores[len(prefix) :]) for h in hypotheses}
+        assert searched == pytest.approx({tuple(a): s for a, s in zip(answers, scores.tolist())}, abs=1e-4)
+    assert [len(scores) for scores in score_answers(model, memory, [[], [], [[5]], []])] == [0, 0, 1, 0]

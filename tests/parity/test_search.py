@@ -4,19 +4,42 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
-from tiny import CASES, GOLDEN, Case, tiny_model
+from tiny import GOLDEN, Case, tiny_model
 
 from monoglot.decode.constrain import Trie
-from monoglot.decode.search import SearchSettings, beam_search
-from monoglot.text.vocabulary import BOS, EOS, PAD
+from monoglot.decode.search import SearchSettings, beam_search, score_answers
+from monoglot.text.vocabulary import BOS, EOS, PAD, SPECIALS
 
 STORED = json.loads((GOLDEN / "generation.json").read_text())
-NAMES = {"beam": "beam", "max_len_b": "max_length", "min_len": "min_length", "lenpen": "length_penalty", "len_penalty": "length_penalty",
-         "normalize_scores": "normalize", "temperature": "temperature", "no_repeat_ngram_size": "no_repeat_ngram", "unk_penalty": "unk_penalty"}  # fmt: skip
-RUNS = [name for name, run in STORED["runs"].items() if not run["gen_code"] and not run["constraint_range"] and run["case"] in CASES
-        and not set(run["kw"]) - {*NAMES, "constraint_trie", "stop_on_max_len", "max_len_a"}]  # fmt: skip
+NAMES = {"max_len_b": "max_length", "min_len": "min_length", "len_penalty": "length_penalty", "temperature": "temperature",
+         "no_repeat_ngram_size": "no_repeat_ngram"}  # fmt: skip
+ALL = list(STORED["runs"])
+ANSWERS = [list(answer) for answer in STORED["answers"]]
+
+
+class Range:
+    """The published `constraint_range`: the specials stay possible beside it."""
+
+    longest = None
+
+    def __init__(self, text: str):
+        self.ids = np.concatenate([np.arange(len(SPECIALS)), np.arange(*map(int, text.split(",")))])
+
+    def allowed(self, written):
+        return self.ids
+
+
+def only_codes_before(length: int):
+    """Of the specials, which the published code generation keeps in the softmax, none is written before the end."""
+
+    def rule(log_p, now):
+        if now.step < length:
+            log_p[:, : len(SPECIALS)] = -torch.inf
+
+    return rule
 
 
 @pytest.fixture(scope="module")
@@ -24,33 +47,72 @@ def model():
     return tiny_model()
 
 
-@pytest.mark.parametrize("name", RUNS)
+def remembered(model, name):
+    batch = Case(name).batch
+    with torch.no_grad():
+        return batch, model.encode(batch, model.encode_media(batch.media))
+
+
+def settings_of(run) -> SearchSettings:
+    given = dict(run["kw"])
+    given.pop("stop_on_max_len", None)  # True in every run that has it; it never mattered
+    if given.pop("normalize_scores", True) is False:
+        given["len_penalty"] = 0.0
+    return SearchSettings(beam=run["beam"], **{NAMES[key]: value for key, value in given.items()})
+
+
+def constraints_of(name, run, rows):
+    if run["constraint_range"]:
+        return [Range(run["constraint_range"])] * rows
+    return [Trie(ANSWERS)] * rows if "trie" in name else None
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_hypotheses(model, name):
     run = STORED["runs"][name]
-    batch = Case(run["case"]).batch
-    with torch.no_grad():
-        memory = model.encode(batch, model.encode_media(batch.media))
-    settings = SearchSettings(
-        beam=run["beam"], **{NAMES[key]: value for key, value in run["kw"].items() if key in NAMES}
+    batch, memory = remembered(model, run["case"])
+    prefixes = run["prefix"] and [[token for token in row if token != PAD] for row in run["prefix"]]
+    found = beam_search(
+        model,
+        memory,
+        settings_of(run),
+        constraints=constraints_of(name, run, len(batch)),
+        prefixes=prefixes,
+        code_rows=torch.ones(len(batch), dtype=torch.bool) if run["gen_code"] else None,
+        rules=[only_codes_before(run["kw"]["max_len_b"])] if run["gen_code"] else [],
     )
-    rows = len(batch)
-    trie = Trie(STORED["answers"]) if run["kw"].get("constraint_trie") or "trie" in name else None
-    prefixes = None
-    if run["prefix"]:
-        stored = run["prefix"]
-        prefixes = [[token for token in row if token != PAD] for row in stored]
-    found = beam_search(model, memory, settings, constraints=[trie] * rows if trie else None, prefixes=prefixes)
+    assert len(found) == len(run["hypos"]) == len(batch)
     for hypotheses, expected in zip(found, run["hypos"]):
-        for hypothesis, stored_hypothesis in zip(hypotheses, expected):
-            assert list(hypothesis.tokens) == stored_hypothesis["tokens"]
-            assert hypothesis.score == pytest.approx(stored_hypothesis["score"], abs=1e-4)
-            assert list(hypothesis.token_scores) == pytest.approx(stored_hypothesis["pos_scores"], abs=5e-4)
-        assert len(hypotheses) >= min(len(expected), settings.beam)
+        assert len(hypotheses) == len(expected)
+        for hypothesis, stored in zip(hypotheses, expected):
+            assert list(hypothesis.tokens) == stored["tokens"]
+            assert hypothesis.score == pytest.approx(stored["score"], abs=1e-4)
+            assert list(hypothesis.token_scores) == pytest.approx(stored["pos_scores"], abs=1e-4)
 
 
-def test_runs_are_covered():
-    assert {"greedy_text"} <= set(RUNS)
-    assert len(RUNS) >= 8
+def test_every_stored_run_is_here():
+    assert len(ALL) == 18
+    assert {"greedy_text", "beam5_box_constrained", "beam2_gencode", "beam5_trie_prefix_prev_output"} <= set(ALL)
+
+
+@pytest.mark.parametrize("prompt", ["none", "prev_output"])
+def test_scores_of_all_candidates(model, prompt):
+    """'allcand': every answer's log-probability over the trie, after nothing and after the question."""
+    stored = json.loads((GOLDEN / "losses_and_misc.json").read_text())["allcand_scores_image_text"]
+    answers = stored["answers"]
+    batch, memory = remembered(model, "image_text")
+    prefixes = None
+    if prompt == "prev_output":
+        padded = STORED["runs"]["beam5_trie_prefix_prev_output"]["prefix"]
+        prefixes = [[token for token in row if token != PAD] for row in padded]
+    tries = [Trie(answers)] * len(batch)
+    for batch_size in (64, 5):
+        found = score_answers(
+            model, memory, [answers] * len(batch), constraints=tries, prefixes=prefixes, batch_size=batch_size
+        )
+        for scores, expected in zip(found, stored["scores"][prompt], strict=True):
+            assert scores.tolist() == pytest.approx(expected, abs=1e-4)
+            assert float(scores.exp().sum()) == pytest.approx(1, abs=1e-4)
 
 
 def test_a_trie_writes_only_its_answers(model):

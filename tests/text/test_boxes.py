@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from monoglot.errors import InputError
 from monoglot.nouns import Symbols
-from monoglot.text.boxes import box_to_text, text_to_box
+from monoglot.text.boxes import (
+    box_to_text,
+    objects_to_parts,
+    read_objects,
+    text_to_box,
+    text_to_objects,
+    write_objects,
+)
 
 GOLDEN = Path(__file__).parent.parent / "parity" / "golden_preprocess" / "boxes.json"
 PUBLISHED = json.loads(GOLDEN.read_text())
@@ -72,3 +79,39 @@ def test_any_text_has_a_box_or_none(text):
 
 def test_absurd_numbers_are_no_bins():
     assert text_to_box(f"<bin_{'9' * 5000}> " * 4) is None
+
+
+# --- objects ----------------------------------------------------------------------------------------------------------
+
+CUP, DOG = ("red cup", (0.1, 0.25, 0.4, 0.9)), ("dog", (0.0, 0.0, 1.0, 1.0))
+
+
+def test_objects_there_and_back(tokenizer):
+    assert read_objects("red cup 0.1 0.25 0.4 0.9; dog 0 0 1 1;") == [CUP, DOG]
+    assert read_objects(write_objects([CUP, DOG])) == [CUP, DOG]
+    parts = objects_to_parts([CUP, DOG])
+    assert [isinstance(part, Symbols) for part in parts] == [True, False, True, False]
+    written = tokenizer.decode([token for part in parts for token in tokenizer.encode(part)])
+    for (label, box), (expected, place) in zip(text_to_objects(written), [CUP, DOG], strict=True):
+        assert label == expected
+        assert box == pytest.approx(place, abs=0.5 / 999)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["cup", "cup 0 0 1", "0 0 1 1", "cup 0 0 1 x", "cup 0 0 10 10", "cup 0 0 nan 1", "cup 1 0 0 1", "dog 0 0 1 1; 1"],
+)
+def test_what_is_no_object(wrong):
+    with pytest.raises(InputError, match=r"rows\.jsonl:3: target: .* is not an object"):
+        read_objects(wrong, "rows.jsonl:3")
+
+
+def test_objects_that_a_model_did_not_finish():
+    assert text_to_objects("") == text_to_objects("<bin_1> <bin_2> cup") == text_to_objects("<bin_1> " * 4) == []
+    assert text_to_objects("cup <bin_0> <bin_0> <bin_999> <bin_999> a; b <bin_3> <bin_4>") == [("a b", (0, 0, 1, 1))]
+
+
+@given(st.text())
+def test_any_text_has_objects_or_none(text):
+    objects = text_to_objects(text)
+    assert read_objects(write_objects(objects)) is not None

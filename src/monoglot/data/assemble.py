@@ -55,12 +55,27 @@ def assemble(
         ids.append(piece)
         length += len(piece)
     ids.append(np.array([EOS] if begun else [BOS, EOS]))
-    target = (
-        np.concatenate([_encode(posed.target, tokenizer, target_positions)[: target_positions - 2], [EOS]])
-        if posed.target
-        else np.zeros(0)
+    given = np.concatenate(words) if posed.echo else np.zeros(0)
+    given = given[: target_positions // 2]  # an answer has to fit behind it
+    return Sequence(
+        np.concatenate(ids).astype(np.int64),
+        tuple(spans),
+        tuple(items),
+        _target(posed, tokenizer, target_positions - len(given)),
+        weight,
+        given.astype(np.int64),
+        codes=posed.writes == "codes",
     )
-    return Sequence(np.concatenate(ids).astype(np.int64), tuple(spans), tuple(items), target.astype(np.int64), weight)
+
+
+def _target(posed: Posed, tokenizer: Tokenizer, room: int) -> np.ndarray:
+    """int64[T], ending in eos; empty when there is no answer."""
+    parts = (posed.target,) if isinstance(posed.target, str) else posed.target
+    if not any(parts):
+        return np.zeros(0, dtype=np.int64)
+    # A grid of codes is never cut: the decoder has a place for each, and eos needs none.
+    ids = np.concatenate([_encode(part, tokenizer, room) for part in parts])
+    return np.append(ids if posed.writes == "codes" else ids[: room - 2], EOS).astype(np.int64)
 
 
 def _encode(part: str | Media, tokenizer: Tokenizer, longest: int) -> np.ndarray:

@@ -76,11 +76,14 @@ class Batch:
 def collate(sequences: List[Sequence], grids: List[List[Grid]], start: tuple[int, ...] = (BOS,)) -> Batch:
     """Pad sequences to the longest. `grids[b][i]` is the grid of `sequences[b].media[i]`; `start` is what every answer begins with."""
     source_ids, source_valid = pad([sequence.source_ids for sequence in sequences])
-    target_out, target_valid = pad([sequence.target_ids for sequence in sequences])
+    target_out, target_valid = pad([_written(sequence) for sequence in sequences])
     begin = torch.tensor(start).expand(len(sequences), -1)
     if target_out.shape[1]:
         unseen = len(start) - 1  # places of the start whose next token is given, not predicted
         target_in = torch.cat([begin, target_out[:, :-1]], dim=1)
+        for row, sequence in enumerate(sequences):
+            given = len(sequence.given_ids)
+            target_out[row, :given], target_valid[row, :given] = PAD, False
         target_out = F.pad(target_out, (unseen, 0), value=PAD)
         target_valid = F.pad(target_valid, (unseen, 0), value=False)
     else:
@@ -103,7 +106,16 @@ def collate(sequences: List[Sequence], grids: List[List[Grid]], start: tuple[int
             batch.starts.append(span.start)
             batch.grids.append(grid)
     weights = torch.tensor([sequence.weight for sequence in sequences], dtype=torch.float32)
-    return Batch(source_ids, source_valid, media, target_in, target_out, target_valid, weights)
+    codes = torch.tensor([sequence.codes for sequence in sequences], dtype=torch.bool)
+    code_rows = codes if bool(codes.any()) else None
+    return Batch(source_ids, source_valid, media, target_in, target_out, target_valid, weights, code_rows)
+
+
+def _written(sequence: Sequence) -> np.ndarray:
+    """int64[G + T]: what is given to the decoder, then the target; empty when there is no target."""
+    if not len(sequence.target_ids) or not len(sequence.given_ids):
+        return sequence.target_ids
+    return np.concatenate([sequence.given_ids, sequence.target_ids])
 
 
 def pad(rows: List[np.ndarray]) -> tuple[Tensor, Tensor]:

@@ -101,7 +101,7 @@ class CachingPreparer(Preparer):
 
 def _key(media: Media, variant: int) -> str | None:
     """What a file's features are kept under; a changed file has another size or time. None for what is not a plain file."""
-    if not isinstance(media.source, str):
+    if not isinstance(media.source, str) or media.hidden is not None:
         return None
     try:
         stat = os.stat(media.source)

@@ -1,4 +1,4 @@
 """From memory to answers.
 
-Memory -> search (greedy is a beam of one), limited by a constraint -> Hypothesis -> text -> task's answer -> Prediction
+Memory -> search (likeliest tokens or drawn ones), limited by constraints and rules -> Hypothesis -> text -> task's answer -> Prediction
 """

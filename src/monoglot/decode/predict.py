@@ -17,33 +17,44 @@ import torch
 
 from monoglot.data.prepare import Example, Preparer
 from monoglot.data.rows import BadRow, parse_row
-from monoglot.decode.constrain import BoxGrammar, Constraint, Trie
-from monoglot.decode.search import Hypothesis, SearchSettings, beam_search
+from monoglot.decode.constrain import BoxGrammar, Constraint, Count, ObjectGrammar, Trie, Words
+from monoglot.decode.search import Hypothesis, SearchSettings, beam_search, score_answers
 from monoglot.errors import InputError
-from monoglot.model.unified import UnifiedModel
+from monoglot.model.unified import Memory, UnifiedModel
 from monoglot.nouns import Candidate, Media, Prediction, Sample
 from monoglot.store import load_model, model_folder
-from monoglot.tasks import TASKS
+from monoglot.tasks import TASKS, Task
 from monoglot.text.tokenizer import Tokenizer
+from monoglot.text.vocabulary import EOS
 
 _WINDOW = 16  # batches that are read ahead, so that rows of equal shape can run together
 
 
-def load(model: str | Path = "nano") -> Predictor:
-    """Load a model folder, or a bundled model by its name.
+def load(model: str | Path = "nano", *, search: SearchSettings | None = None) -> Predictor:
+    """Load a model folder, or a bundled model by its name. `search` as in `Predictor`.
 
     >>> load("nano").predict(task="name", image="cat.png").text  # doctest: +SKIP
     'cat'
     """
-    return Predictor(*load_model(model_folder(model)))
+    return Predictor(*load_model(model_folder(model)), search=search)
 
 
 class Predictor:
-    """A loaded model that answers rows."""
+    """A loaded model that answers rows.
 
-    def __init__(self, model: UnifiedModel, tokenizer: Tokenizer, *, beam: int = 3):
-        self.model, self.tokenizer, self.beam = model.eval(), tokenizer, beam
+    Args:
+        search: how to look for answers. What is not set is the task's: its longest answer, its length penalty, a beam of 3.
+
+    >>> best_five = SearchSettings(n_best=5)
+    >>> surprising = SearchSettings(sample=True, top_p=0.9, temperature=1.2, seed=1)
+    >>> load("nano", search=surprising).predict(task="caption", image="cat.png").text  # doctest: +SKIP
+    'a cat'
+    """
+
+    def __init__(self, model: UnifiedModel, tokenizer: Tokenizer, *, search: SearchSettings | None = None):
+        self.model, self.tokenizer, self.search = model.eval(), tokenizer, search or SearchSettings()
         self.preparer = Preparer(tokenizer, model.config)
+        self._words = Words(model.config.vocabulary)
 
     def predict(
         self,
@@ -126,9 +137,10 @@ class Predictor:
     def _example(self, sample: Sample) -> Example:
         """Raises InputError as `Preparer.example` does, and when a choice is longer than the model can write."""
         example = self.preparer.example(sample, with_target=False)
+        room = self._room - len(example.sequence.given_ids)
         for choice in example.posed.choices:
-            if len(self.tokenizer.encode(f" {choice}")) > self._room:
-                wrong = f"{choice[:20]!r}... is longer than {self._room} tokens"
+            if len(self.tokenizer.encode(f" {choice}")) > room:
+                wrong = f"{choice[:20]!r}... is longer than {room} tokens"
                 raise InputError.at(sample.where or f"sample {sample.id}", "choices", wrong, "shorten it")
         return example
 
@@ -142,37 +154,95 @@ class Predictor:
         """One batch of one task."""
         batch = self.preparer.collate(examples)
         memory = self.model.encode(batch, self.model.encode_media(batch.media))
-        task = TASKS[examples[0].sample.task]
         constraints = [self._constraint(example) for example in examples]
-        longest = max((c.longest - 1 if c else task.max_length) for c in constraints)
-        settings = SearchSettings(
-            beam=self.beam,
-            max_length=min(longest, self._room),
-            normalize=task.length_penalty > 0,
-            length_penalty=task.length_penalty,
-        )
-        found = beam_search(self.model, memory, settings, constraints=constraints if any(constraints) else None)
+        if self.search.score_all and examples[0].posed.choices:
+            found = self._score_all(examples, memory, constraints)
+        else:
+            found = self._search(examples, memory, constraints, batch.code_rows)
         return [self._prediction(example, hypotheses) for example, hypotheses in zip(examples, found)]
 
-    def _constraint(self, example: Example) -> Constraint | None:
+    def _search(
+        self, examples: list[Example], memory: Memory, constraints: list[Constraint], code_rows: torch.Tensor | None
+    ) -> list[list[Hypothesis]]:
+        """Hypotheses of each row, without what the decoder was given."""
+        given = [example.sequence.given_ids.tolist() for example in examples]
+        longest = [constraint.longest for constraint in constraints]
+        settings = self._settings(TASKS[examples[0].sample.task], max((n for n in longest if n), default=None))
+        found = beam_search(
+            self.model,
+            memory,
+            settings.model_copy(update={"max_length": settings.max_length + max(map(len, given))}),
+            constraints=constraints,
+            prefixes=given if any(given) else None,
+            code_rows=code_rows,
+            names=[example.sample.id for example in examples],
+        )
+        return [[_after(len(prefix), h) for h in hypotheses] for prefix, hypotheses in zip(given, found)]
+
+    def _settings(self, task: Task, longest: int | None) -> SearchSettings:
+        """The task's settings where the user has none. An answer of a given form, at most `longest` tokens, has its own length."""
+        settings = SearchSettings(
+            beam=3,
+            max_length=task.max_length,
+            length_penalty=task.length_penalty,
+            sample=task.top_k > 0,
+            top_k=task.top_k,
+        ).model_copy(update=self.search.model_dump(exclude_unset=True))
+        if longest is not None:
+            form = {"max_length": longest - 1, "min_length": 0, "no_repeat_ngram": 0}
+        else:
+            form = {"max_length": min(settings.max_length, self._room)}
+        return settings.model_copy(update=form)
+
+    def _score_all(self, examples: list[Example], memory: Memory, tries: list[Constraint]) -> list[list[Hypothesis]]:
+        """Every choice of each row, the likeliest first."""
+        answers = [[self._choice(choice) for choice in example.posed.choices] for example in examples]
+        given = [example.sequence.given_ids.tolist() for example in examples]
+        scores = score_answers(self.model, memory, answers, constraints=tries, prefixes=given)
+        found = []
+        for choices, row in zip(answers, scores):
+            hypotheses = [Hypothesis((*ids, EOS), score, (score,)) for ids, score in zip(choices, row.tolist())]
+            found.append(sorted(hypotheses, key=lambda h: -h.score)[: self.search.n_best])
+        return found
+
+    def _choice(self, choice: str) -> list[int]:
+        return self.tokenizer.encode(f" {choice}").tolist()
+
+    def _constraint(self, example: Example) -> Constraint:
+        vocabulary = self.tokenizer.vocabulary
         if example.posed.choices:
-            return Trie(self.tokenizer.encode(f" {choice}").tolist() for choice in example.posed.choices)
-        return BoxGrammar(self.tokenizer.vocabulary) if example.posed.boxes else None
+            return Trie(self._choice(choice) for choice in example.posed.choices)
+        match example.posed.writes:
+            case "box":
+                return BoxGrammar(vocabulary)
+            case "objects":
+                return ObjectGrammar(vocabulary, 1 + self._settings(TASKS[example.sample.task], None).max_length)
+            case "codes":
+                return Count(vocabulary.codes, self.model.config.code_grid**2)
+            case "words":
+                return self._words
 
     def _prediction(self, example: Example, hypotheses: list[Hypothesis]) -> Prediction:
         sample = example.sample
-        candidates = tuple(
-            Candidate(self.tokenizer.decode(h.tokens).strip(), min(1.0, math.exp(h.log_probability)))
-            for h in hypotheses
-        )
+        read = TASKS[sample.task].answer
+        box, candidates = None, list[Candidate]()
+        for h in {h.tokens: h for h in hypotheses}.values():  # two draws may be the same
+            text = self.tokenizer.decode(h.tokens).strip()
+            answer = read(text)
+            if isinstance(answer, tuple) and not candidates:
+                box = answer
+            shown = answer if isinstance(answer, str) else text
+            candidates.append(Candidate(shown, min(1.0, math.exp(h.log_probability))))
         best = candidates[0] if candidates else Candidate("", 0.0)
-        answer = TASKS[sample.task].answer(best.text)
-        box = answer if isinstance(answer, tuple) else None
-        text = answer if isinstance(answer, str) else best.text
-        return Prediction(sample.id, sample.task, text, box, best.probability, candidates)
+        return Prediction(sample.id, sample.task, best.text, box, best.probability, tuple(candidates))
 
 
-def _kind(example: Example) -> tuple[str, bool, tuple[int, ...]]:
-    """Rows of one kind run together: one task, constrained or not, then similar lengths."""
+def _after(given: int, h: Hypothesis) -> Hypothesis:
+    return Hypothesis(h.tokens[given:], h.score, h.token_scores[given:])
+
+
+def _kind(example: Example) -> tuple[str, int, tuple[int, ...]]:
+    """Rows of one kind run together: one task, constrained or not (free answers behind prompts of one length), then similar lengths."""
     lengths = (len(example.sequence.source_ids), *(grid.length for grid in example.grids))
-    return example.sample.task, bool(example.posed.choices), lengths
+    given = -1 if example.posed.choices else len(example.sequence.given_ids)
+    return example.sample.task, given, lengths

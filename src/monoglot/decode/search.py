@@ -1,4 +1,4 @@
-"""Beam search; greedy is a beam of one.
+"""One search: beams that take the likeliest tokens, or draw them. Greedy is a beam of one.
 
 Letters: B rows, K beams, V vocabulary. A live beam is row b * K + k of every tensor.
 Source: section 20 of the published model's arithmetic (fairseq's search with the start token bos).
@@ -11,27 +11,58 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor
 
-from monoglot.decode.constrain import Constraint
+from monoglot.decode import constrain
+from monoglot.decode.constrain import NEVER, ONLY_EOS, Constraint, Ids, Now, Rule, keep
+from monoglot.errors import InputError
 from monoglot.model.layers import Cache
 from monoglot.model.unified import Memory, UnifiedModel
-from monoglot.text.vocabulary import EOS, PAD, UNK
+from monoglot.rng import stream
+from monoglot.text.vocabulary import EOS, PAD
 
 
-@dataclass(frozen=True)
-class SearchSettings:
+class SearchSettings(BaseModel):
     """How to search. Lengths count tokens without eos."""
 
-    beam: int = 1
-    max_length: int = 64
-    min_length: int = 1
-    length_penalty: float = 1.0
-    normalize: bool = True
-    """Rank by log-probability / length ** length_penalty; otherwise by log-probability."""
-    temperature: float = 1.0
-    no_repeat_ngram: int = 0
-    unk_penalty: float = 0.0
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    beam: int = Field(1, ge=1, description="Answers that are followed at a time.")
+    n_best: int | None = Field(None, ge=1, description="Answers to return; a narrower beam is widened to it.")
+    max_length: int = Field(64, ge=1)
+    min_length: int = Field(1, ge=0)
+    length_penalty: float = Field(
+        1.0, description="Rank by log-probability / length ** length_penalty; 0 for log-probability alone."
+    )
+    temperature: float = Field(1.0, gt=0, description="Logits are divided by it.")
+    no_repeat_ngram: int = Field(0, ge=0, description="So many tokens in a row never come twice; 0 for no such rule.")
+    unk_penalty: float = Field(0.0, description="Taken from the log-probability of <unk>.")
+    sample: bool = Field(False, description="Draw each token instead of taking the likeliest.")
+    top_k: int = Field(0, ge=0, description="Draw among so many likeliest tokens; 0 for all.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Draw among the likeliest tokens that reach this probability.")
+    seed: int = Field(0, description="Of the draws; a row's do not depend on the rows beside it.")
+    score_all: bool = Field(False, description="Score every one of a row's choices instead of searching among them.")
+
+    @model_validator(mode="after")
+    def _drawing_is_asked_for(self) -> SearchSettings:
+        if (self.top_k or self.top_p < 1) and not self.sample:
+            raise ValueError("top_k and top_p limit what is drawn: they need sample")
+        return self
+
+    @classmethod
+    def read(cls, where: str, **given: object) -> SearchSettings:
+        """Settings that a user gave. Raises InputError instead of pydantic's error."""
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = str(first["loc"][0]) if first["loc"] else "search"
+            raise InputError.at(where, name, first["msg"].removeprefix("Value error, ")) from None
+
+    @property
+    def width(self) -> int:
+        return max(self.beam, self.n_best or 1)
 
 
 @dataclass(frozen=True)
@@ -58,144 +89,185 @@ def beam_search(
     *,
     constraints: Sequence[Constraint | None] | None = None,
     prefixes: Sequence[Sequence[int]] | None = None,
+    code_rows: Tensor | None = None,
+    rules: Sequence[Rule] = (),
+    names: Sequence[object] | None = None,
 ) -> list[list[Hypothesis]]:
-    """The best answers of each row, best first, at most `beam` each.
+    """The best answers of each row, best first, at most `n_best` (or `beam`) each.
 
     Args:
         constraints: for each row what it may write, or None; scores are renormalised over what is allowed.
         prefixes: for each row the tokens that its answer must begin with (a decoder prompt).
+        code_rows: bool[B], True if the row writes image codes.
+        rules: more of what may not be written, by anyone; after those of the settings.
+        names: what each row's draws depend on beside the seed; its index unless given.
     """
     s = settings or SearchSettings()
-    rows, beam = len(memory.valid), s.beam
-    memory = memory.select(torch.arange(rows).repeat_interleave(beam))
+    rows, beam, start = len(memory.valid), s.width, len(model.config.start)
+    rules = [*_rules(s, prefixes, strictly=constraints is not None), *rules]
+    streams = [stream(s.seed, "search", name) for name in (names or range(rows))]
+    device = memory.states.device
+    index = torch.arange(rows, device=device).repeat_interleave(beam)
+    memory, code_rows = memory.select(index), None if code_rows is None else code_rows[index]
     cache = Cache()
-    start = model.config.start
-    written = torch.tensor(start).repeat(rows * beam, 1)
-    scores = torch.zeros(rows * beam, 0)  # cumulative log-probability after each token
+    written = torch.tensor(model.config.start, device=device).repeat(rows * beam, 1)
+    scores = torch.zeros(rows * beam, 0, device=device)  # cumulative log-probability after each token
     finished: list[list[Hypothesis]] = [[] for _ in range(rows)]
     live = list(range(rows))  # the row of each block of `beam` beams
 
     for step in range(s.max_length + 1):
-        states = model.decode(written[:, -1:] if step else written, memory, cache=cache)
-        logits = model.logits(states[:, -1]).float() / s.temperature
-        if constraints is not None:
-            logits = _limit(
-                logits,
-                written[:, len(start) :],
-                [constraints[row] for row in live],
-                [_prefix(prefixes, row) for row in live],
-                beam,
-            )
-        log_p = logits.log_softmax(-1)
-        forced = [_prefix(prefixes, row)[step] if step < len(_prefix(prefixes, row)) else None for row in live]
-        _apply_rules(log_p, step, forced, written[:, len(start) - 1 :], s, constrained=constraints is not None)
-        total = log_p if step == 0 else log_p + scores[:, -1:]
-        total = total.view(len(live), beam, -1)
-        if step == 0:
-            total = total[:, :1]  # all beams are still the same
-        best, flat = total.flatten(1).topk(min(2 * beam, total[0].numel() - 1), dim=1)
-        origin, token = flat // log_p.shape[1], flat % log_p.shape[1]
+        now = Now(step, [row for row in live for _ in range(beam)], written[:, start:].tolist())
+        allowed = _allowed(constraints, prefixes, now)
+        if all(ids is ONLY_EOS for ids in allowed):
+            log_p = _certain_end(len(written), model.config.vocabulary.size, device)
+        else:
+            fed = written[:, -1:] if step else written
+            states = model.decode(fed, memory, code_rows=code_rows, cache=cache)
+            logits = model.logits(states[:, -1]).float() / s.temperature
+            keep(logits, allowed)
+            log_p = logits.log_softmax(-1)
+        for rule in rules:
+            rule(log_p, now)
+        total = log_p + scores[:, -1:] if step else log_p
+        if s.sample:
+            candidates = _draw(log_p, total, beam, s, [streams[row] for row in live])
+        else:
+            candidates = _best(total, beam, first=step == 0)
 
-        keep_beams: list[int] = []
-        keep_tokens: list[int] = []
-        keep_scores: list[float] = []
+        going_on: list[tuple[int, int, float]] = []  # beam, token, cumulative log-probability
         next_live: list[int] = []
         for block, row in enumerate(live):
-            candidates = list(zip(best[block].tolist(), origin[block].tolist(), token[block].tolist()))
-            for score, k, word in candidates[:beam]:
-                if word == EOS and score != float("-inf") and len(finished[row]) < beam:
+            found = candidates[block]
+            for score, k, token in found[:beam]:
+                if token == EOS and score != NEVER and len(finished[row]) < beam:
                     at = block * beam + k
-                    finished[row].append(_finish(written[at, len(start) :], scores[at], score, step, s))
-            if len(finished[row]) >= beam or step == s.max_length:
-                continue
+                    finished[row].append(_finish(now.written[at], scores[at], score, s))
             # A place among the beams goes to the best that do not end here; eos is only kept out where there are enough others.
-            going_on = sorted((c[2] == EOS or c[0] == float("-inf"), rank) for rank, c in enumerate(candidates))[:beam]
-            chosen = [candidates[rank] for _, rank in going_on]
-            if going_on[0][0] or len(chosen) < beam:
-                continue  # nothing can follow: what is finished is all there is
+            order = sorted((token == EOS or score == NEVER, rank) for rank, (score, _, token) in enumerate(found))[
+                :beam
+            ]
+            if len(finished[row]) >= beam or step == s.max_length or len(order) < beam or order[0][0]:
+                continue  # all is found, or nothing can follow
             next_live.append(row)
-            for ended, (score, k, word) in zip((ended for ended, _ in going_on), chosen):
-                keep_beams.append(block * beam + k)
-                keep_tokens.append(word)
-                keep_scores.append(float("-inf") if ended else score)
+            for ended, rank in order:
+                score, k, token = found[rank]
+                going_on.append((block * beam + k, token, NEVER if ended else score))
         if not next_live:
             break
-        index = torch.tensor(keep_beams)
+        kept, tokens, sums = zip(*going_on)
+        index = torch.tensor(kept, device=device)
         if len(next_live) < len(live) or beam > 1:
             cache.select(index)
-            memory = memory.select(index)
-        written = torch.cat([written[index], torch.tensor(keep_tokens)[:, None]], dim=1)
-        scores = torch.cat([scores[index], torch.tensor(keep_scores)[:, None]], dim=1)
+            memory, code_rows = memory.select(index), None if code_rows is None else code_rows[index]
+        written = torch.cat([written[index], torch.tensor(tokens, device=device)[:, None]], dim=1)
+        scores = torch.cat([scores[index], torch.tensor(sums, device=device)[:, None]], dim=1)
         live = next_live
-    return [sorted(hypotheses, key=lambda hypothesis: -hypothesis.score) for hypotheses in finished]
+    return [sorted(answers, key=lambda answer: -answer.score)[: s.n_best] for answers in finished]
 
 
-def score_answers(model: UnifiedModel, memory: Memory, answers: Sequence[Sequence[Sequence[int]]]) -> list[Tensor]:
-    """Log-probability float[number of answers] that each row of the memory gives to each of its answers, eos included; nothing renormalised."""
-    rows = torch.tensor([row for row, given in enumerate(answers) for _ in given])
-    flat = [[*answer, EOS] for given in answers for answer in given]
-    longest = max(map(len, flat))
-    target = torch.full((len(flat), longest), PAD)
-    for index, answer in enumerate(flat):
-        target[index, : len(answer)] = torch.tensor(answer)
+@torch.no_grad()
+def score_answers(
+    model: UnifiedModel,
+    memory: Memory,
+    answers: Sequence[Sequence[Sequence[int]]],
+    *,
+    constraints: Sequence[Constraint | None] | None = None,
+    prefixes: Sequence[Sequence[int]] | None = None,
+    batch_size: int = 64,
+) -> list[Tensor]:
+    """Log-probability float[number of answers] that each row of the memory gives to each of its answers, eos included.
+
+    Args:
+        constraints: for each row what it may write, or None; probabilities are renormalised over it, as the published 'allcand' does over a trie.
+        prefixes: for each row what the decoder reads before the answer (a decoder prompt), not scored.
+        batch_size: answers that run together.
+    """
     start = model.config.start
-    ids = torch.cat([torch.tensor(start).repeat(len(flat), 1), target[:, :-1]], dim=1)
-    with torch.no_grad():
-        log_p = model.logits(model.decode(ids, memory.select(rows))[:, len(start) - 1 :]).float().log_softmax(-1)
-    token_scores = log_p.gather(-1, target[..., None])[..., 0].masked_fill(target == PAD, 0.0)
-    return list(token_scores.sum(1).split([len(given) for given in answers]))
+    todo = [(row, [*map(int, answer), EOS]) for row, given in enumerate(answers) for answer in given]
+    scores = torch.zeros(len(todo))
+    for first in range(0, len(todo), batch_size):
+        part = todo[first : first + batch_size]
+        texts = [[*start, *(prefixes[row] if prefixes else ()), *answer[:-1]] for row, answer in part]
+        ids = torch.full((len(part), max(map(len, texts))), PAD)
+        for index, text in enumerate(texts):
+            ids[index, : len(text)] = torch.tensor(text)
+        states = model.decode(ids, memory.select(torch.tensor([row for row, _ in part])))
+        tokens = [  # (answer of this part, place in its text, place in the answer)
+            (index, len(texts[index]) - len(answer) + at, at)
+            for index, (_, answer) in enumerate(part)
+            for at in range(len(answer))
+        ]
+        which, places, _ = (torch.tensor(column) for column in zip(*tokens))
+        logits = model.logits(states[which, places]).float()
+        if constraints is not None:
+            limits = [constraints[part[index][0]] for index, _, _ in tokens]
+            keep(logits, [c.allowed(part[n][1][:at]) if c else None for c, (n, _, at) in zip(limits, tokens)])
+        target = torch.tensor([part[index][1][at] for index, _, at in tokens])
+        log_p = logits.log_softmax(-1).gather(1, target[:, None])[:, 0]
+        scores[first : first + len(part)] = torch.zeros(len(part)).index_add(0, which, log_p)
+    return list(scores.split([len(given) for given in answers]))
 
 
-def _apply_rules(
-    log_p: Tensor, step: int, forced: list[int | None], written: Tensor, s: SearchSettings, *, constrained: bool
-) -> None:
-    """The published search's rules, in place and in its order: prefix, shortest length, pad, unknown words, longest length, repeats."""
-    beam = s.beam
-    for block, token in enumerate(forced):
-        part = log_p[block * beam : (block + 1) * beam]
-        if token is not None and step < s.max_length:
-            kept = part[:, token].clone()
-            part[:] = float("-inf") if constrained else (kept.min() - 1)
-            part[:, token] = kept
-        elif step < s.min_length:
-            part[:, EOS] = float("-inf")
-    log_p.nan_to_num_(nan=float("-inf"), neginf=float("-inf"))
-    log_p[:, PAD] = float("-inf")
-    log_p[:, UNK] -= s.unk_penalty
-    if step >= s.max_length:
-        ending = log_p[:, EOS].clone()
-        log_p[:] = float("-inf")
-        log_p[:, EOS] = ending
-    if s.no_repeat_ngram and step + 1 >= s.no_repeat_ngram:
-        n = s.no_repeat_ngram
-        for row, ids in enumerate(written.tolist()):
-            tail = tuple(ids[len(ids) - n + 1 :])
-            repeats = [ids[at + n - 1] for at in range(len(ids) - n + 1) if tuple(ids[at : at + n - 1]) == tail]
-            log_p[row, repeats] = float("-inf")
+def _rules(s: SearchSettings, prefixes: Sequence[Sequence[int]] | None, *, strictly: bool) -> list[Rule]:
+    """The published search's rules in its order."""
+    rules = [constrain.no_end_before(s.min_length)]
+    if prefixes is not None:
+        rules.append(constrain.begin_with(prefixes, s.max_length, strictly=strictly))
+    rules += [constrain.never_padding, constrain.unknown_costs(s.unk_penalty), constrain.end_at(s.max_length)]
+    if s.no_repeat_ngram:
+        rules.append(constrain.no_repeats(s.no_repeat_ngram))
+    return rules
 
 
-def _limit(
-    logits: Tensor, written: Tensor, constraints: list[Constraint | None], prefixes: list[Sequence[int]], beam: int
-) -> Tensor:
-    """Only what each row's constraint allows keeps its logit."""
-    limited = logits.clone()
-    for index, ids in enumerate(written.tolist()):
-        constraint, prefix = constraints[index // beam], prefixes[index // beam]
-        answer = ids[len(prefix) :]
-        if constraint is not None and len(ids) >= len(prefix):
-            allowed = torch.from_numpy(np.ascontiguousarray(constraint.allowed(answer)))
-            limited[index] = float("-inf")
-            limited[index, allowed] = logits[index, allowed]
-    return limited
+def _allowed(
+    constraints: Sequence[Constraint | None] | None, prefixes: Sequence[Sequence[int]] | None, now: Now
+) -> list[Ids | None]:
+    """What each beam may write; everything while it is still in its prefix."""
+    allowed: list[Ids | None] = []
+    for row, written in zip(now.rows, now.written):
+        constraint = constraints[row] if constraints else None
+        begin = len(prefixes[row]) if prefixes else 0
+        allowed.append(constraint.allowed(written[begin:]) if constraint and len(written) >= begin else None)
+    return allowed
 
 
-def _prefix(prefixes: Sequence[Sequence[int]] | None, row: int) -> Sequence[int]:
-    return () if prefixes is None else prefixes[row]
+def _certain_end(beams: int, size: int, device: torch.device) -> Tensor:
+    """Log-probabilities where nothing but eos may follow: the model need not be asked."""
+    log_p = torch.full((beams, size), NEVER, device=device)
+    log_p[:, EOS] = 0.0
+    return log_p
 
 
-def _finish(written: Tensor, scores: Tensor, score: float, step: int, s: SearchSettings) -> Hypothesis:
-    cumulative = [*scores.tolist(), score]
-    token_scores = tuple(now - before for now, before in zip(cumulative, [0.0, *cumulative]))
-    return Hypothesis(
-        (*written.tolist(), EOS), score / (step + 1) ** s.length_penalty if s.normalize else score, token_scores
-    )
+Candidates = list[list[tuple[float, int, int]]]
+"""For each live row: cumulative log-probability, beam that goes on, its next token; the best first, or one a beam."""
+
+
+def _best(total: Tensor, beam: int, *, first: bool) -> Candidates:
+    """The 2 K likeliest continuations of each row, so that K go on when K end."""
+    size = total.shape[-1]
+    total = total.view(-1, beam, size)[:, : 1 if first else beam].flatten(1)  # at first all beams are the same
+    best, flat = total.topk(min(2 * beam, total.shape[1] - 1), dim=1)
+    columns = best.tolist(), (flat // size).tolist(), (flat % size).tolist()
+    return [list(zip(*row)) for row in zip(*columns)]
+
+
+def _draw(log_p: Tensor, total: Tensor, beam: int, s: SearchSettings, streams: list[np.random.Generator]) -> Candidates:
+    """One continuation of each beam, drawn from what top_k and top_p leave; its score is the model's own."""
+    p = log_p.double().exp()
+    if s.top_k:
+        p[p < p.topk(min(s.top_k, p.shape[1])).values[:, -1:]] = 0
+    if s.top_p < 1:
+        ordered, order = p.sort(dim=1, descending=True)
+        before = ordered.cumsum(1) - ordered  # the first always stays
+        p.scatter_(1, order, ordered.masked_fill(before >= s.top_p * p.sum(1, keepdim=True), 0))
+    steps = p.cumsum(1)
+    uniform = torch.from_numpy(np.concatenate([rng.random(beam) for rng in streams])).to(p.device)
+    token = torch.searchsorted(steps, uniform[:, None] * steps[:, -1:], right=True).clamp(max=p.shape[1] - 1)
+    score = total.gather(1, token).view(-1, beam).tolist()
+    return [list(zip(row, range(beam), tokens)) for row, tokens in zip(score, token.view(-1, beam).tolist())]
+
+
+def _finish(written: list[int], scores: Tensor, score: float, s: SearchSettings) -> Hypothesis:
+    sums = [*scores.tolist(), score]
+    token_scores = tuple(now - before for now, before in zip(sums, [0.0, *sums]))
+    return Hypothesis((*written, EOS), score / len(sums) ** s.length_penalty, token_scores)

@@ -118,7 +118,7 @@ def to_json(
         "model": str(model),
         "name": predictor.model.config.name,
         "monoglot": __version__,
-        "beam": predictor.beam,
+        "search": predictor.search.model_dump(exclude_unset=True),
         "scores": {stem: [score.to_json() for score in scores] for stem, scores in results.items()},
         "seconds": {stem: round(value, 1) for stem, value in seconds.items()},
     }

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from monoglot.modalities import MODALITIES
 from monoglot.registry import unknown_name
+from monoglot.tasks.wording import Wording
 from monoglot.text.vocabulary import BOS, Vocabulary
 
 
@@ -29,6 +30,10 @@ class ModelConfig(BaseModel):
         (BOS,),
         min_length=1,
         description="Tokens that every answer begins with, unseen. nano's two are Whisper's: start of transcript, no timestamps.",
+    )
+    wording: Wording = Field(
+        "own",
+        description="How tasks put their rows: 'own', or as UnIVAL did in its 'unival_pretraining' or 'unival_finetuning'.",
     )
     positions: Literal["untied", "added"] = Field(
         "untied",

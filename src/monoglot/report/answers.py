@@ -15,7 +15,7 @@ from monoglot.evaluate.metrics import METRICS
 from monoglot.nouns import Box, Media, Prediction, Sample, Symbols
 from monoglot.report import figures
 from monoglot.report.figures import Picture, Sound
-from monoglot.tasks import TASKS
+from monoglot.tasks import TASKS, pose
 
 RIGHT: dict[str, Callable[[float], bool]] = {
     "exact_match": lambda value: value == 1,
@@ -151,7 +151,7 @@ def question_of(sample: Sample) -> tuple[str, str]:
     """(what the model is asked, the long text that it is asked about), without media."""
     pieces, document = [], ""
     try:
-        prompt: Sequence[str | Media] = TASKS[sample.task].pose(sample).prompt
+        prompt: Sequence[str | Media] = pose(sample).prompt
     except InputError:
         prompt = (sample.text,)
     for piece in prompt:

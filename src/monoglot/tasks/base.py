@@ -20,12 +20,16 @@ class Task:
     """Names in `monoglot.evaluate.metrics`, the main one first."""
     source: str
     """Where the wording comes from."""
+    vary: Callable[[Sample, int], Sample] | None = None
+    """(sample, variant) -> sample, for a task that makes its question itself (a text with gaps); None when rows hold it."""
     answer: Callable[[str], str | Box | None] = str.strip
     """Decoded text -> what the user gets; None when it cannot be read."""
     max_length: int = 24
     """Longest answer in tokens."""
     length_penalty: float = 0.0
     """Answers are ranked by log-probability / length ** length_penalty; 0 for the most probable answer, 1 where longer ones are to have a chance."""
+    top_k: int = 0
+    """Above 0 answers are drawn, among so many likeliest tokens at a time, instead of searched for."""
 
 
 TASKS: Registry[Task] = Registry("task")

@@ -9,7 +9,7 @@ def pose(sample: Sample) -> Posed:
     media = need_media(sample, "image", task="grounding")
     phrase = need_text(sample, task="grounding", what="the phrase to find").strip()
     location = box_to_text(sample.box) if sample.box is not None else ""
-    return Posed((*media, f' which region does the text " {phrase} " describe?'), location, boxes=True)
+    return Posed((*media, f' which region does the text " {phrase} " describe?'), location, writes="box")
 
 
 GROUNDING = TASKS.add(

@@ -44,6 +44,11 @@ class Vocabulary(BaseModel):
         return self._member("bin", index, self.size - self.num_bins, self.num_bins)
 
     @property
+    def codes(self) -> range:
+        """Ids of all image codes."""
+        return range(self.mask + 1, self.mask + 1 + self.num_codes)
+
+    @property
     def bins(self) -> range:
         """Ids of all location bins."""
         return range(self.size - self.num_bins, self.size)

@@ -35,7 +35,7 @@ from monoglot.interop.parts import part_or_none
 from monoglot.interop.warm_start import tokenizer_from_part, warm_start
 from monoglot.model.unified import UnifiedModel
 from monoglot.store import load_model, model_folder, save_model
-from monoglot.tasks import TASKS
+from monoglot.tasks import pose
 from monoglot.text.tokenizer import Tokenizer
 from monoglot.text.vocabulary import EOS
 from monoglot.train.balance import BALANCERS
@@ -350,12 +350,13 @@ def _active_words(
         return None
     if model.words.weight.requires_grad:
         raise InputError.at("recipe", "words", "would be trained twice", "put 'words' into freeze, or leave this out")
-    answers = set()
+    answers: set[str] = set()
     for file in rows:
         for index in range(len(file)):
             with suppress(InputError):  # a wrong row is quarantined when its turn comes
                 sample = file[index]
-                answers.add(TASKS[sample.task].pose(sample).target)
+                target = pose(sample, model.config.wording).target
+                answers.update((target,) if isinstance(target, str) else target)
     ids = {EOS, *model.config.vocabulary.bins, *(int(i) for answer in answers for i in tokenizer.encode(answer))}
     words = ActiveWords(model, ids, others=c.others, seed=recipe.seed)
     optimizer.add_param_group({"params": [words.table], "lr": c.lr, "base_lr": c.lr, "weight_decay": 0.0})

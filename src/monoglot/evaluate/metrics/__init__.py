@@ -7,13 +7,14 @@ One page a family, imported here in plain sight:
 
     match   exact_match, accuracy, vqa_accuracy      answers that are right or wrong
     boxes   iou, iou_at_0.5                          where a thing is
+    objects objects_f1                               all things in a picture
     edits   wer, cer                                 transcripts
     bleu    bleu_1 .. bleu_4                         captions, n-gram precision over the set
     rouge   rouge_l, rouge_l_coco                    summaries; captions as the COCO tool counts
     cider   cider_d, cider                           captions, n-grams weighed by how telling they are
 """
 
-from monoglot.evaluate.metrics import bleu, boxes, cider, edits, match, rouge
+from monoglot.evaluate.metrics import bleu, boxes, cider, edits, match, objects, rouge
 from monoglot.evaluate.metrics.base import METRICS, Metric, Scores
 
-__all__ = ["METRICS", "Metric", "Scores", "bleu", "boxes", "cider", "edits", "match", "rouge"]
+__all__ = ["METRICS", "Metric", "Scores", "bleu", "boxes", "cider", "edits", "match", "objects", "rouge"]
