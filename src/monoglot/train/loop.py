@@ -103,8 +103,8 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, quiet: bool = F
                 with torch.no_grad(), autocast:
                     parts = [critic(part, encode(part.batch)) for part in parts]
             model.train()
-            # Unless the recipe wants it otherwise, running statistics of other people's pictures are kept, frozen or not.
-            model.encoders.train(recipe.encoder_mode == "train")
+            for encoder in model.encoders.values():  # frozen ones say the same each time: no dropout, nothing hidden
+                encoder.train(any(parameter.requires_grad for parameter in encoder.parameters()))
             set_rate(optimizer, schedule(step.index, schedule_steps, recipe.optimizer.warmup))
             optimizer.zero_grad(set_to_none=True)
             total = _tokens_by_source(parts, len(names), objective, step.index)
@@ -339,9 +339,9 @@ def _precision(recipe: Recipe) -> str:
 
 
 def _open_cache(recipe: Recipe, model: UnifiedModel) -> FeatureCache | None:
-    """None when the encoders are trained, or in training mode, or the cache is turned off."""
+    """None when the encoders are trained or the cache is turned off."""
     c = recipe.feature_cache
-    if c.gigabytes == 0 or recipe.encoder_mode == "train" or any(p.requires_grad for p in model.encoders.parameters()):
+    if c.gigabytes == 0 or any(p.requires_grad for p in model.encoders.parameters()):
         return None
     folder = Path(c.folder) if c.folder else cache_dir() / "features"
     settings = model.config.model_dump(mode="json")["modalities"]

@@ -120,10 +120,6 @@ class Recipe(_Page):
     freeze: tuple[str, ...] = Field(
         ("words", "encoders"), description="Parameters whose name starts so are not trained."
     )
-    encoder_mode: Literal["eval", "train"] = Field(
-        "eval",
-        description="'train': encoders normalise by the batch, update running statistics and drop out, frozen or not, as published.",
-    )
     data_folder: str = Field("packs", description="What the data paths below are relative to.")
     mixture: tuple[Source, ...] = Field(min_length=1, description="What every step is made of.")
     balance: str = Field("share", description="How much each data set's loss counts; see monoglot.train.balance.")

@@ -217,6 +217,8 @@ class Reader:
             raise InputError.at(where, "target", "is missing", "training needs the answer")
         if loss.kind == "self_critical" and not example.sample.targets:
             raise InputError.at(where, "targets", "are missing", "the loss 'self_critical' compares texts with them")
+        if loss.constrain and example.sample.choices and not example.posed.choices:
+            raise InputError.at(where, "choices", f"mean nothing to the task {example.sample.task!r}", "leave them out")
         if loss.constrain and not is_choice(example, self.preparer.tokenizer):
             raise InputError.at(
                 where, "target", "is none of the choices", "loss.constrain lets nothing else be written"
