@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from small import MODALITY_SETTINGS, tiny_model
 
+from monoglot.data.prepare import Example
 from monoglot.decode.predict import load
 from monoglot.errors import InputError
 from monoglot.modalities.image import Lite0Image
+from monoglot.nouns import Posed, Sample, Sequence
 from monoglot.store import load_model, save_model
+from monoglot.text.vocabulary import EOS
 from monoglot.train import loop, steps
 from monoglot.train.loop import changed_model, run_length, train
 from monoglot.train.recipe import Recipe
@@ -409,6 +413,29 @@ def test_a_constrained_loss(recipe, losses, tmp_path):
     with pytest.raises(InputError, match="1 of 1 rows cannot be read"):
         losses(page.model_copy(update={"quarantine_share": 0, "validation": ()}), tmp_path / "none")
     assert "choices: mean nothing to the task 'name'" in (tmp_path / "none" / "quarantine.jsonl").read_text()
+
+
+def test_what_may_be_written(tokenizer):
+    vocabulary = tokenizer.vocabulary
+    choices = (" red", " the red")
+
+    def example(target, choices=()):
+        ids = np.array([*target, EOS], np.int64)
+        return Example(Sample("1", "vqa"), Posed(("x",), "x", choices), Sequence(ids[:0], (), (), ids), ())
+
+    red, the = (tokenizer.encode(text).tolist() for text in (" red", " the"))
+    rows = [
+        example([*the, *red], tuple(choice.strip() for choice in choices)),
+        example([vocabulary.code(0), vocabulary.code(3)]),
+        example(red),
+    ]
+    allowed = steps.allowed_words(rows, tokenizer)
+    ids = [set(row.nonzero()[:, 0].tolist()) for row in allowed]
+    codes = {0, 1, 2, 3, *(vocabulary.code(index) for index in range(vocabulary.num_codes))}
+    everything = set(range(vocabulary.size))
+    assert ids == [{*red, *the}, set(red), {EOS}, codes, codes, codes, everything, everything]
+    assert [steps.is_choice(row, tokenizer) for row in rows] == [True] * 3
+    assert not steps.is_choice(example(the, ("red", "the red")), tokenizer)
 
 
 def test_r_drop_wants_two_passes_to_agree(recipe, losses, tmp_path):

@@ -75,6 +75,21 @@ SOURCE = PAGE["mixture"][0]
         ({"precision": "float16"}, "precision: "),
         ({"quarantine_share": 2}, "quarantine_share: "),
         ({"smoothing": 1}, "smoothing: "),
+        ({"loss": {"kind": "cross"}}, "loss.kind: .*'cross_entropy'"),
+        ({"loss": {"drop_wrst": 1}}, "loss.drop_wrst: no key named 'drop_wrst'; closest: 'drop_worst'"),
+        ({"loss": {"kind": "self_critical", "r_drop": 1}}, "loss: r_drop: has no meaning for 'self_critical'"),
+        ({"loss": {"kind": "self_critical"}, "smoothing": 0.1}, "smoothing: has no meaning for .*'self_critical'"),
+        ({"loss": {"constrain": True}, "words": {}}, "words: cannot be used with loss.constrain"),
+        ({"ema": 1}, "ema: .*less than 1"),
+        ({"epochs": 3}, "length: give either steps or epochs"),
+        ({"steps": None}, "length: give either steps or epochs"),
+        ({"schedule_epochs": 3}, "schedule_epochs: needs `epochs`, and to be no less than that"),
+        ({"steps": None, "epochs": 3, "schedule_epochs": 2}, "schedule_epochs: needs `epochs`, and to be no less"),
+        ({"model": {"width": 64, "heads": 2}}, "model: some/model has its own settings; say under `model_changes`"),
+        (
+            {"start": "cold", "model": {"width": 64, "heads": 2}, "model_changes": {"dropout": 0}},
+            "model_changes: start 'cold' has its settings under `model`",
+        ),
     ],
 )
 def test_wrong_pages(tmp_path, changes, message):

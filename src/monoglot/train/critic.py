@@ -63,6 +63,7 @@ class Critic:
             target_out=answers.target_out,
             target_valid=answers.target_valid,
             weights=part.batch.weights[copies],
+            code_rows=None,
         )
         return replace(
             part, batch=batch, sources=part.sources[copies], copies=copies, scores=scores, rewards=above(scores, copies)

@@ -117,7 +117,7 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, quiet: bool = F
                     if part.copies is not None:
                         memory = memory.select(part.copies)
                     valid = part.batch.target_valid
-                    states = model.decode(part.batch.target_in, memory)[valid]
+                    states = model.decode(part.batch.target_in, memory, code_rows=part.batch.code_rows)[valid]
                     logits = model.logits(states) if words is None else words.logits(states)
                 target = part.batch.target_out[valid] if words is None else words.columns(part.batch.target_out[valid])
                 groups, weights = part.each_token(part.sources), part.each_token(part.weights)
@@ -207,7 +207,7 @@ def changed_model(model: UnifiedModel, changes: dict[str, Any]) -> UnifiedModel:
     Raises InputError for settings that are none, or that do not fit the weights.
     """
     try:
-        config = ModelConfig.model_validate(_merged(model.config.model_dump(mode="json"), changes))
+        config = ModelConfig.model_validate(merged(model.config.model_dump(mode="json"), changes))
     except ValidationError as error:
         field, wrong = first_problem(error, ModelConfig)
         raise InputError.at("recipe", f"model_changes.{field}", wrong) from None
@@ -229,11 +229,11 @@ def changed_model(model: UnifiedModel, changes: dict[str, Any]) -> UnifiedModel:
     return changed.eval()
 
 
-def _merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+def merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """`settings` with `changes` put over them, mappings inside of mappings too."""
     both = {**settings, **changes}
     return {
-        key: _merged(settings[key], value) if isinstance(value, dict) and isinstance(settings.get(key), dict) else value
+        key: merged(settings[key], value) if isinstance(value, dict) and isinstance(settings.get(key), dict) else value
         for key, value in both.items()
     }
 
@@ -251,7 +251,8 @@ def validate(held_out: list[DataSet], model: UnifiedModel, reader: Reader) -> di
             batch = part.batch
             with torch.no_grad():
                 features = _features(model, batch, getattr(reader.preparer, "cache", None))
-                states = model.decode(batch.target_in, model.encode(batch, features))[batch.target_valid]
+                memory = model.encode(batch, features)
+                states = model.decode(batch.target_in, memory, code_rows=batch.code_rows)[batch.target_valid]
                 log_p = log_probabilities(model.logits(states), part.allowed)
                 losses.append(cross_entropy(log_p, batch.target_out[batch.target_valid], allowed=part.allowed))
         result[rows.source.name] = float(torch.cat(losses).mean())

@@ -26,6 +26,7 @@ from monoglot.decode.constrain import Trie
 from monoglot.errors import InputError
 from monoglot.nouns import Sample
 from monoglot.text.tokenizer import Tokenizer
+from monoglot.text.vocabulary import SPECIALS
 from monoglot.train.recipe import Recipe, Source
 
 _AHEAD = 3  # batches that are read while one is computed
@@ -263,16 +264,25 @@ def is_choice(example: Example, tokenizer: Tokenizer) -> bool:
 
 
 def allowed_words(examples: list[Example], tokenizer: Tokenizer) -> Tensor:
-    """bool[N, V]: what each row's choices allow in the place of each target token; everything where there are none."""
+    """bool[N, V]: what may be written in the place of each target token.
+
+    What a row's choices allow; for a picture in image codes these and the special tokens; for all else everything.
+    """
+    vocabulary = tokenizer.vocabulary
+    codes = range(vocabulary.mask + 1, vocabulary.mask + 1 + vocabulary.num_codes)
     tokens = sum(len(example.sequence.target_ids) for example in examples)
-    allowed = torch.ones(tokens, tokenizer.vocabulary.size, dtype=torch.bool)
+    allowed = torch.ones(tokens, vocabulary.size, dtype=torch.bool)
     at = 0
     for example in examples:
         target = example.sequence.target_ids.tolist()
+        rows = allowed[at : at + len(target)]
         if example.posed.choices:
             trie = _trie(example.posed.choices, tokenizer)
-            allowed[at : at + len(target)] = False
+            rows[:] = False
             for place in range(len(target)):
-                allowed[at + place, torch.from_numpy(trie.allowed(target[:place]))] = True
+                rows[place, torch.from_numpy(trie.allowed(target[:place]))] = True
+        elif target and target[0] in codes:
+            rows[:] = False
+            rows[:, : len(SPECIALS)] = rows[:, codes.start : codes.stop] = True
         at += len(target)
     return allowed
