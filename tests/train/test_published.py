@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 import yaml
 from small import MODALITY_SETTINGS, tiny_model
 
 from monoglot.modalities import MODALITIES
 from monoglot.model.config import ModelConfig
+from monoglot.model.unified import Memory
 from monoglot.train.loop import merged, run_length
 from monoglot.train.optim import freeze
 from monoglot.train.recipe import Recipe, read_recipe
@@ -150,6 +152,25 @@ def test_image_generation():
     assert recipe.optimizer.warmup * recipe.steps == pytest.approx(2000)
     assert (recipe.model_changes["code_grid"] * 8, recipe.source_words) == (256, 64)
     assert recipe.loss.constrain
+
+
+def test_a_whole_picture_has_room():
+    """1024 codes behind bos are one more than text has places; a text as long is refused."""
+    side = read("image_generation").model_changes["code_grid"]
+    longest = ModelConfig().target_positions
+    assert side**2 == longest
+    model = tiny_model("untied", modalities={}, code_grid=side, target_positions=longest, grid_side=42)
+    memory = Memory(torch.zeros(2, 3, 32), torch.ones(2, 3, dtype=torch.bool), torch.zeros(2, 3, 32))
+    ids = torch.zeros(2, side**2 + 1, dtype=torch.long)
+    with torch.no_grad():
+        states = model.decode(ids, memory, code_rows=torch.tensor([True, False]))
+        before = model.decode(ids[:, :-1], memory, code_rows=torch.tensor([True, False]))
+    torch.testing.assert_close(states[:, :-1], before, atol=1e-5, rtol=1e-5)
+    for rows in (None, torch.tensor([False, False])):
+        with pytest.raises(ValueError, match="1025 tokens is longer than the 1024"):
+            model.decode(ids, memory, code_rows=rows)
+    with pytest.raises(ValueError, match="1026 tokens"):
+        model.decode(torch.zeros(2, side**2 + 2, dtype=torch.long), memory, code_rows=torch.tensor([True, True]))
 
 
 def settings(name: str) -> ModelConfig:
