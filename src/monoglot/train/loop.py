@@ -26,6 +26,7 @@ from monoglot import __version__
 from monoglot.cache import cache_dir
 from monoglot.data.collate import Batch
 from monoglot.data.features import CachingPreparer, FeatureCache, fingerprint
+from monoglot.decode.predict import BUNDLED
 from monoglot.errors import InputError
 from monoglot.files import atomic_path, write_text
 from monoglot.interop.parts import part_or_none
@@ -183,7 +184,10 @@ def run_length(recipe: Recipe, rows: int) -> tuple[int, int]:
 def start_model(recipe: Recipe) -> tuple[UnifiedModel, Tokenizer, dict[str, Any]]:
     """The model that a run begins with, its tokenizer and where it comes from."""
     if recipe.start not in ("warm", "cold"):
-        model, tokenizer = load_model(Path(recipe.start))
+        folder = Path(recipe.start)
+        if not folder.exists() and (BUNDLED / recipe.start / "config.json").is_file():
+            folder = BUNDLED / recipe.start
+        model, tokenizer = load_model(folder)
         if recipe.model_changes:
             torch.manual_seed(recipe.seed)
             model = changed_model(model, recipe.model_changes)
@@ -195,8 +199,7 @@ def start_model(recipe: Recipe) -> tuple[UnifiedModel, Tokenizer, dict[str, Any]
     if from_part is not None:
         tokenizer = from_part
     else:
-        bundled = Path(__file__).parent.parent / "assets" / "nano" / "tokenizer.json"
-        tokenizer = Tokenizer.load(bundled, recipe.model.vocabulary)
+        tokenizer = Tokenizer.load(BUNDLED / "nano" / "tokenizer.json", recipe.model.vocabulary)
     parts = warm_start(model, tokenizer, seed=recipe.seed, language=recipe.start == "warm")
     return model, tokenizer, {"parents": [], "parts": parts, "start": recipe.start}
 

@@ -112,7 +112,7 @@ class Recipe(_Page):
     )
     start: str = Field(
         "warm",
-        description="'warm' (parts that packages carry), 'cold' (the same eyes and ears, a random rest), or a model folder to go on from.",
+        description="'warm' (parts that packages carry), 'cold' (the same eyes and ears, a random rest), or a bundled model or model folder to go on from.",
     )
     model_changes: dict[str, Any] = Field(
         {}, description="Settings in which the model differs from the folder that it starts from; new modalities too."
