@@ -361,8 +361,8 @@ def test_parts_of_a_step_are_the_whole(recipe, losses, tmp_path, monkeypatch):
     assert_alike([as_is, losses(recipe(steps=4, model_changes=CALM), tmp_path / "b")])
 
 
-def test_dropping_a_share_of_nothing_is_no_dropping(recipe, losses, tmp_path):
-    """A loss that drops the worst half leaves losses that are smaller than all, until it begins."""
+def test_dropping_begins_when_it_is_to(recipe, losses, tmp_path):
+    """Without the worst half, what is left has a smaller mean; before that, the step is the same to the bit."""
     as_is = losses(recipe(steps=3, model_changes=CALM), tmp_path / "a")
     dropped = losses(
         recipe(steps=3, model_changes=CALM, loss={"drop_worst": 0.5, "drop_worst_after": 1}), tmp_path / "b"

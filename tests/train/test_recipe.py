@@ -101,6 +101,7 @@ SOURCE = PAGE["mixture"][0]
         ({"loss": {"kind": "self_critical", "r_drop": 1}}, "loss: r_drop: has no meaning for 'self_critical'"),
         ({"loss": {"kind": "self_critical"}, "smoothing": 0.1}, "smoothing: has no meaning for .*'self_critical'"),
         ({"loss": {"constrain": True}, "words": {}}, "words: cannot be used with loss.constrain"),
+        ({"loss": {"kind": "self_critical"}, "words": {}}, "words: cannot be used with the loss 'self_critical'"),
         ({"ema": 1}, "ema: .*less than 1"),
         ({"epochs": 3}, "length: give either steps or epochs"),
         ({"steps": None}, "length: give either steps or epochs"),

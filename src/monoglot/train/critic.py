@@ -47,7 +47,7 @@ class Critic:
     def __call__(self, part: Part, memory: Memory) -> Part:
         """The part with R answers of the model, each with its reward; `memory` is of the part's batch."""
         found = beam_search(self.model, memory, self.search)
-        copies = torch.tensor([row for row, answers in enumerate(found) for _ in answers])
+        copies = torch.tensor([row for row, answers in enumerate(found) for _ in answers], dtype=torch.long)
         written = [hypothesis.tokens for answers in found for hypothesis in answers]
         samples = [part.samples[row] for row in copies.tolist()]
         said = [caption_tokens(self.tokenizer.decode(ids), sample.lang) for ids, sample in zip(written, samples)]

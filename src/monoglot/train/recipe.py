@@ -184,8 +184,9 @@ class Recipe(_Page):
             raise ValueError("schedule_epochs: needs `epochs`, and to be no less than that")
         if self.model_changes and self.start in ("warm", "cold"):
             raise ValueError(f"model_changes: start {self.start!r} has its settings under `model`")
-        if self.words is not None and self.loss.constrain:
-            raise ValueError("words: cannot be used with loss.constrain, which needs the whole vocabulary")
+        if self.words is not None and (self.loss.constrain or self.loss.kind == "self_critical"):
+            what = "loss.constrain" if self.loss.constrain else "the loss 'self_critical'"
+            raise ValueError(f"words: cannot be used with {what}, which needs the whole vocabulary")
         if self.loss.kind == "self_critical" and self.smoothing:
             raise ValueError("smoothing: has no meaning for the loss 'self_critical'")
         return self
