@@ -21,15 +21,13 @@ class Media:
     """One picture, clip or sound, not yet read.
 
     `source` is a path, `tar://shard.tar#member`, or an object in memory (a PIL image, an array, ...), which the modality names.
-    `start` and `end` are seconds and cut a window out of video and audio. `called` is what a prompt calls it if not its
-    modality: the published model was fine-tuned on sounds called videos.
+    `start` and `end` are seconds and cut a window out of video and audio.
     """
 
     modality: str
     source: Any
     start: float | None = None
     end: float | None = None
-    called: str = ""
     hidden: Box | None = None
     """A part of a picture that is painted grey after it is read, so that it can be asked for."""
 

@@ -16,12 +16,12 @@ from monoglot.modalities.image import ImageConfig
 from monoglot.modalities.video import VideoConfig
 from monoglot.model.config import ModelConfig
 from monoglot.text.vocabulary import Vocabulary
-from monoglot.train.recipe import FeatureCache, Optimizer, Recipe, Source, Words
+from monoglot.train.recipe import FeatureCache, Loss, Optimizer, Recipe, Source, Words
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
 MODELS: tuple[type[BaseModel], ...] = (
-    *(Recipe, Source, Optimizer, Words, FeatureCache),
+    *(Recipe, Source, Optimizer, Loss, Words, FeatureCache),
     *(ModelConfig, Vocabulary, ImageConfig, VideoConfig, AudioConfig),
 )
 

@@ -7,18 +7,17 @@ import pytest
 import torch
 from PIL import Image
 from pydantic import ValidationError
-from small import VOCABULARY, tiny_config, tiny_model
+from small import VOCABULARY, tiny_model
 
 from monoglot.data.collate import collate
 from monoglot.data.features import FeatureCache
-from monoglot.data.prepare import Preparer
 from monoglot.modalities import MODALITIES, Grid
 from monoglot.modalities.audio import AudioConfig
 from monoglot.modalities.image import ImageConfig, planar
 from monoglot.modalities.video import VideoConfig, drawn_frames, read_frames
 from monoglot.model.config import unival_base
 from monoglot.model.positions import grid_cells
-from monoglot.nouns import Media, Sample, Sequence, Span
+from monoglot.nouns import Media, Sequence, Span
 
 
 def read(name, source, config, variant=0, **window):
@@ -179,21 +178,6 @@ def test_long_sounds_begin_at_the_start_unless_published():
     np.testing.assert_allclose(
         read("audio", (samples, 48_000), published), samples[first : first + 12_000], atol=1 / 32_000
     )
-
-
-def test_captions_of_sounds_are_asked_for_as_of_videos(tokenizer):
-    sound = Media("audio", (np.zeros(800, np.float32), 16_000))
-    picture = Media("image", np.zeros((9, 9, 3), np.uint8))
-
-    def asked(published, media, task="caption", text=""):
-        modalities = {"image": {"size": 64, "published": published}, "audio": {"published": published}}
-        preparer = Preparer(tokenizer, tiny_config(modalities=modalities))
-        return preparer.example(Sample("1", task, (media,), text, ("red",))).posed.prompt[-1]
-
-    assert asked(True, sound) == " what does the video describe?"
-    assert asked(False, sound) == " what does the audio describe?"
-    assert asked(True, picture) == " what does the image describe?"
-    assert asked(True, sound, "matching", "red") == ' does the audio describe " red "?'
 
 
 # --- tokens left out

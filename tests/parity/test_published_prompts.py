@@ -7,9 +7,8 @@ import pytest
 from small import square, tiny_config
 
 from monoglot.data.prepare import Preparer
-from monoglot.decode.predict import BUNDLED
 from monoglot.nouns import Media, Sample
-from monoglot.store import read_config
+from monoglot.store import BUNDLED, read_config
 from monoglot.tasks import pose
 from monoglot.text.tokenizer import Tokenizer
 from monoglot.text.vocabulary import BOS, EOS, PAD

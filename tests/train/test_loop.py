@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from small import MODALITY_SETTINGS, tiny_model
 
+from monoglot.data.prepare import Example
 from monoglot.decode.predict import load
 from monoglot.errors import InputError
 from monoglot.modalities.image import Lite0Image
+from monoglot.nouns import Posed, Sample, Sequence
 from monoglot.store import load_model, save_model
-from monoglot.train import loop
-from monoglot.train.loop import similar_lengths, train
+from monoglot.text.vocabulary import EOS
+from monoglot.train import loop, steps
+from monoglot.train.loop import changed_model, run_length, train
 from monoglot.train.recipe import Recipe
+from monoglot.train.steps import similar_lengths
 
 
 @pytest.fixture
@@ -69,10 +74,10 @@ def losses(monkeypatch):
         seen = []
 
         class Watched(loop.Progress):
-            def step(self, step, losses, counts, norm, lr, *, log):
+            def step(self, step, losses, counts, norm, lr, **more):
                 assert len(seen) == step - self.first
                 seen.append((losses, counts, norm))
-                super().step(step, losses, counts, norm, lr, log=log)
+                super().step(step, losses, counts, norm, lr, **more)
                 if step == stop:
                     raise Stop
 
@@ -341,20 +346,223 @@ def test_held_out_rows(recipe, losses, tmp_path):
     assert all(math.isfinite(loss) for _, loss in looks)
 
 
-def test_parts_of_a_step_are_the_whole(recipe, losses, tmp_path, monkeypatch):
-    """Parts are a matter of speed: with nothing left to chance the step is the same however it is parted."""
-    plain = tmp_path / "plain"
-    model, tokenizer = load_model(tmp_path / "start")
-    calm = model.config.model_copy(update={"dropout": 0.0, "drop_path": 0.0})
-    still = type(model)(calm)
-    still.load_state_dict(model.state_dict())
-    save_model(plain, still, tokenizer)
-    as_is = losses(recipe(steps=4, start=str(plain)), tmp_path / "a")
-    monkeypatch.setattr(loop, "similar_lengths", lambda lengths: [[i] for i in range(len(lengths))])
-    singly = losses(recipe(steps=4, start=str(plain)), tmp_path / "b")
-    for (one, _, norm), (other, _, other_norm) in zip(as_is, singly):
+CALM = {"dropout": 0.0, "drop_path": 0.0}
+
+
+def assert_alike(runs):
+    for (one, counts, norm), (other, other_counts, other_norm) in zip(*runs, strict=True):
         assert one == pytest.approx(other, abs=1e-3)
         assert norm == pytest.approx(other_norm, rel=1e-2)
+        assert counts == other_counts
+
+
+def test_parts_of_a_step_are_the_whole(recipe, losses, tmp_path, monkeypatch):
+    """Parts are a matter of speed: with nothing left to chance the step is the same however it is parted."""
+    as_is = losses(recipe(steps=4, model_changes=CALM), tmp_path / "a")
+    sizes = []
+    part = steps.Reader.part
+    monkeypatch.setattr(
+        steps.Reader, "part", lambda self, rows, sources: sizes.append(len(rows)) or part(self, rows, sources)
+    )
+    assert_alike([as_is, losses(recipe(steps=4, model_changes=CALM, rows_at_once=2), tmp_path / "two")])
+    assert max(sizes) == 2
+    assert sum(sizes) >= 20
+    monkeypatch.setattr(steps, "similar_lengths", lambda lengths: [[i] for i in range(len(lengths))])
+    assert_alike([as_is, losses(recipe(steps=4, model_changes=CALM), tmp_path / "b")])
+
+
+def test_dropping_begins_when_it_is_to(recipe, losses, tmp_path):
+    """Without the worst half, what is left has a smaller mean; before that, the step is the same to the bit."""
+    as_is = losses(recipe(steps=3, model_changes=CALM), tmp_path / "a")
+    dropped = losses(
+        recipe(steps=3, model_changes=CALM, loss={"drop_worst": 0.5, "drop_worst_after": 1}), tmp_path / "b"
+    )
+    assert dropped[:2] == as_is[:2]
+    assert all(less < all_ for less, all_ in zip(dropped[2][0], as_is[2][0]))
+
+
+def test_rows_are_shortened_and_get_choices(recipe, tmp_path):
+    (tmp_path / "answers.txt").write_text("red\n\n blue \ngreen\nblack\n")
+    sources = [{"name": "n", "data": "name.jsonl", "quota": 1, "choices": "answers.txt"}]
+    rows = steps.DataSet(recipe(mixture=sources), recipe(mixture=sources).mixture[0])
+    assert rows[0].choices == ("red", "blue", "green", "black")
+    page = recipe(source_words=2, target_words=1)
+    boxes = steps.DataSet(page, page.mixture[1])
+    assert boxes[0].text.split() == ["the", "red"]
+    assert boxes[0].box is not None
+    (tmp_path / "name.jsonl").write_text('{"task": "name", "image": "0.png", "targets": ["bright red", "red"]}\n')
+    assert steps.DataSet(page, page.mixture[0])[0].targets == ("bright", "red")
+    for content, message in ((None, "cannot be read"), ("\n", "has no answers"), (b"\xff", "not UTF-8")):
+        (tmp_path / "answers.txt").unlink(missing_ok=True)
+        if content is not None:
+            (tmp_path / "answers.txt").write_bytes(content if isinstance(content, bytes) else content.encode())
+        with pytest.raises(InputError, match=message):
+            train(recipe(mixture=sources), tmp_path / "run", quiet=True)
+
+
+def test_a_constrained_loss(recipe, losses, tmp_path):
+    """Over two choices a guess costs at most ln 2 a token; what is no choice is quarantined."""
+    (tmp_path / "answers.txt").write_text("red\nblue\n")
+    rows = (
+        (tmp_path / "name.jsonl").read_text().replace('"task": "name"', '"task": "classify", "text": "which colour?"')
+    )
+    (tmp_path / "name.jsonl").write_text(rows)
+    names = [{"name": "n", "data": "name.jsonl", "quota": 4, "choices": "answers.txt"}]
+    page = recipe(
+        steps=4, mixture=names, loss={"constrain": True}, quarantine_share=1, validation=names, validate_every=2
+    )
+    free = losses(recipe(steps=4, mixture=names, quarantine_share=1), tmp_path / "free")
+    seen = losses(page, tmp_path / "run")
+    assert seen[0][0][0] < 0.5 * free[0][0][0]
+    listed = [json.loads(line)["error"] for line in (tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()]
+    assert listed
+    assert all("target: is none of the choices; loss.constrain lets nothing else be written" in line for line in listed)
+    metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert next(line["held_out"]["n"] for line in metrics if "held_out" in line) > 0
+    (tmp_path / "name.jsonl").write_text(rows.replace("classify", "name"))
+    with pytest.raises(InputError, match="1 of 1 rows cannot be read"):
+        losses(page.model_copy(update={"quarantine_share": 0, "validation": ()}), tmp_path / "none")
+    assert "choices: mean nothing to the task 'name'" in (tmp_path / "none" / "quarantine.jsonl").read_text()
+
+
+def test_what_may_be_written(tokenizer):
+    vocabulary = tokenizer.vocabulary
+    choices = (" red", " the red")
+
+    def example(target, choices=()):
+        ids = np.array([*target, EOS], np.int64)
+        return Example(Sample("1", "vqa"), Posed(("x",), "x", choices), Sequence(ids[:0], (), (), ids), ())
+
+    red, the = (tokenizer.encode(text).tolist() for text in (" red", " the"))
+    rows = [
+        example([*the, *red], tuple(choice.strip() for choice in choices)),
+        example([vocabulary.code(0), vocabulary.code(3)]),
+        example(red),
+    ]
+    allowed = steps.allowed_words(rows, tokenizer)
+    ids = [set(row.nonzero()[:, 0].tolist()) for row in allowed]
+    codes = {0, 1, 2, 3, *(vocabulary.code(index) for index in range(vocabulary.num_codes))}
+    everything = set(range(vocabulary.size))
+    assert ids == [{*red, *the}, set(red), {EOS}, codes, codes, codes, everything, everything]
+    assert [steps.is_choice(row, tokenizer) for row in rows] == [True] * 3
+    assert not steps.is_choice(example(the, ("red", "the red")), tokenizer)
+
+
+def test_r_drop_wants_two_passes_to_agree(recipe, losses, tmp_path):
+    """Without dropout both passes are the same, and each row merely counts twice; with it they disagree."""
+    as_is = losses(recipe(steps=3, model_changes=CALM), tmp_path / "a")
+    agreeing = losses(recipe(steps=3, model_changes=CALM, loss={"r_drop": 5.0}), tmp_path / "b")
+    for (one, counts, norm), (other, twice, other_norm) in zip(as_is, agreeing, strict=True):
+        assert other == pytest.approx(one, abs=1e-3)
+        assert other_norm == pytest.approx(norm, rel=1e-2)
+        assert twice == [2 * count for count in counts]
+    calm = losses(recipe(steps=1, loss={"r_drop": 1e-9}), tmp_path / "c")[0][0]
+    stern = losses(recipe(steps=1, loss={"r_drop": 5.0}), tmp_path / "d")[0][0]
+    assert all(more > less + 0.01 for more, less in zip(stern, calm))
+
+
+def test_the_average_of_the_weights(recipe, losses, tmp_path, monkeypatch):
+    """What is kept in the end is the average, by the formula; the run itself is the same with or without it."""
+    trail = []
+    follow = loop.follow
+
+    def watched(average, model, decay):
+        trail.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+        follow(average, model, decay)
+
+    monkeypatch.setattr(loop, "follow", watched)
+    held_out = {"validation": [{"name": "h", "data": "name.jsonl", "quota": 5}], "validate_every": 4}
+    page = recipe(steps=5, ema=0.6, checkpoint_minutes=1e-6, **held_out)
+    seen = losses(page, tmp_path / "run")
+    assert seen == losses(recipe(steps=5), tmp_path / "plain")
+    expected, _ = load_model(tmp_path / "start")
+    expected = expected.state_dict()
+    for state in trail[:5]:
+        for name, tensor in state.items():
+            is_mean = tensor.is_floating_point()
+            expected[name] = 0.6 * expected[name] + 0.4 * tensor if is_mean else tensor
+    saved = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    kept, _ = load_model(tmp_path / "run" / "model")
+    for name, tensor in expected.items():
+        torch.testing.assert_close(saved["average"][name], tensor, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(kept.state_dict()[name].float(), tensor.bfloat16().float(), atol=1e-3, rtol=1e-2)
+    assert any((saved["average"][name] - tensor).abs().max() > 1e-3 for name, tensor in saved["model"].items())
+    looked = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    losses(recipe(steps=5, **held_out), tmp_path / "no_average")
+    others = [json.loads(line) for line in (tmp_path / "no_average" / "metrics.jsonl").read_text().splitlines()]
+    scores = [[line["held_out"]["h"] for line in lines if "held_out" in line] for lines in (looked, others)]
+    assert scores[0] != scores[1], "it is the average that is looked at"
+
+
+def test_resuming_with_an_average_and_open_encoders(recipe, losses, tmp_path):
+    page = recipe(steps=6, checkpoint_minutes=1e-6, ema=0.9, freeze=[], rows_at_once=3)
+    whole = losses(page, tmp_path / "whole")
+    assert losses(page, tmp_path / "parts", stop=3) == whole[:4]
+    assert losses(page, tmp_path / "parts", resume=True) == whole[3:]
+    states = [torch.load(tmp_path / name / "checkpoint.pt", weights_only=True) for name in ("whole", "parts")]
+    for key in ("model", "average"):
+        assert all(torch.equal(tensor, states[1][key][name]) for name, tensor in states[0][key].items())
+
+
+@pytest.mark.parametrize("freeze", [["encoders"], []])
+def test_running_statistics_stay(recipe, losses, start, tmp_path, freeze):
+    """Those of other people's pictures are better than those of a few rows, frozen or not."""
+    losses(recipe(steps=2, freeze=freeze), tmp_path / "run")
+    before, _ = load_model(start)
+    after = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["model"]
+    statistics = [name for name in after if "running_" in name]
+    assert len(statistics) > 0
+    assert all(torch.equal(before.state_dict()[name], after[name]) for name in statistics)
+    weights = [name for name, _ in before.named_parameters() if name.startswith("encoders")]
+    moved = [name for name in weights if not torch.equal(before.state_dict()[name], after[name])]
+    assert (len(moved) > 0) == (not freeze)
+
+
+def test_length_in_passes(recipe, losses, tmp_path):
+    page = recipe(steps=None, epochs=2)
+    assert len(losses(page, tmp_path / "run")) == run_length(page, 8)[0] == math.ceil(2 * 8 / 3)
+    longer = recipe(steps=None, epochs=2, schedule_epochs=10)
+    assert run_length(longer, 8) == (6, 27)
+    losses(longer, tmp_path / "longer")
+    rates = [
+        torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["optimizer"]["param_groups"][0]["lr"]
+        for name in ("run", "longer")
+    ]
+    assert rates[0] == pytest.approx(0.02 * (6 - 5) / (6 - 1))
+    assert rates[1] == pytest.approx(0.02 * (27 - 5) / (27 - 2))
+    assert "epochs: 2" in (tmp_path / "run" / "recipe.yaml").read_text()
+
+
+def test_a_model_under_other_settings(start):
+    model, _ = load_model(start)
+    changed = changed_model(model, {"dropout": 0.0, "modalities": {"image": {"size": 96}, "audio": {}}})
+    assert changed.config.dropout == 0
+    assert changed.config.modalities["image"].size == 96
+    kept = {name for name in changed.state_dict() if "audio" not in name.split(".")}
+    assert kept == set(model.state_dict())
+    assert all(torch.equal(changed.state_dict()[name], model.state_dict()[name]) for name in kept)
+    for changes, message in (
+        ({"width": 64, "heads": 2}, "model_changes: the weights of the start do not fit: "),
+        ({"encoder_layers": 1}, r"do not fit: encoder_layers\.1\."),
+        ({"drop_pth": 0.1}, "model_changes.drop_pth: no key named 'drop_pth'; closest: 'drop_path'"),
+        ({"modalities": {"image": {"sise": 3}}}, "model_changes.modalities: image: sise: .*closest: 'size'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            changed_model(model, changes)
+
+
+def test_a_checkpoint_from_before_a_field_came(recipe, losses, tmp_path):
+    page = recipe(steps=4, checkpoint_minutes=1e-6)
+    whole = losses(page, tmp_path / "whole")
+    losses(page, tmp_path / "run", stop=2)
+    path = tmp_path / "run" / "checkpoint.pt"
+    state = torch.load(path, weights_only=True)
+    old = json.loads(state["recipe"])
+    assert old.pop("loss") is not None
+    assert "ema" in old
+    del old["ema"]
+    torch.save(state | {"recipe": json.dumps(old)}, path)
+    assert losses(page, tmp_path / "run", resume=True) == whole[2:]
 
 
 def test_similar_lengths():

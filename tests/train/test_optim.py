@@ -44,6 +44,8 @@ def test_groups():
     set_rate(optimizer, 0.5)
     assert place[id(model.decoder_norm.weight)]["lr"] == pytest.approx(5e-4)
     assert place[id(model.decoder_layers[0].ffn.up.weight)]["lr"] == pytest.approx(5e-5)
+    everything = build_optimizer(model, settings.model_copy(update={"decay": "all"}))
+    assert {group["weight_decay"] for group in everything.param_groups} == {0.1}, "as published"
     with pytest.raises(InputError, match=r"optimizer.lr_parts: no parameter starts with 'decodr'"):
         build_optimizer(model, Optimizer(lr_parts={"decodr": 1e-4}))
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import yaml
+from small import MODALITY_SETTINGS, tiny_model
 
 from monoglot.errors import InputError
+from monoglot.store import save_model
+from monoglot.train import loop
 from monoglot.train.recipe import Recipe, read_recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
@@ -30,6 +34,23 @@ def test_our_own_recipes_are_in_order(path):
     recipe = read_recipe(path)
     assert recipe.rows_per_step > 0
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
+def test_the_page_to_copy_runs_as_it_is(coloured_rows, tokenizer, tmp_path, monkeypatch):
+    """Copied, with rows where it wants them, it trains the bundled model; here a tiny one stands in its place."""
+    seeing = {"image": MODALITY_SETTINGS["image"]}
+    save_model(tmp_path / "bundled" / "nano", tiny_model(encoders=True, modalities=seeing), tokenizer)
+    monkeypatch.setattr(loop, "BUNDLED", tmp_path / "bundled")
+    (tmp_path / "mine").mkdir()
+    rows = coloured_rows(4).read_text().replace('"image": "', f'"image": "{tmp_path}/')
+    for split in ("train", "valid"):
+        (tmp_path / "mine" / f"{split}.jsonl").write_text(rows)
+    monkeypatch.chdir(tmp_path)
+    page = next(path for path in RECIPES if path.stem == "finetune_forkme")
+    recipe = read_recipe(page, ["steps=2", "validate_every=1", "feature_cache.gigabytes=0"])
+    model = loop.train(recipe, tmp_path / "run", quiet=True)
+    assert json.loads((model / "lineage.json").read_text())["parents"] == ["nano"]
+    assert "held_out" in (tmp_path / "run" / "metrics.jsonl").read_text()
 
 
 def test_defaults_and_overrides(tmp_path):
@@ -75,6 +96,22 @@ SOURCE = PAGE["mixture"][0]
         ({"precision": "float16"}, "precision: "),
         ({"quarantine_share": 2}, "quarantine_share: "),
         ({"smoothing": 1}, "smoothing: "),
+        ({"loss": {"kind": "cross"}}, "loss.kind: .*'cross_entropy'"),
+        ({"loss": {"drop_wrst": 1}}, "loss.drop_wrst: no key named 'drop_wrst'; closest: 'drop_worst'"),
+        ({"loss": {"kind": "self_critical", "r_drop": 1}}, "loss: r_drop: has no meaning for 'self_critical'"),
+        ({"loss": {"kind": "self_critical"}, "smoothing": 0.1}, "smoothing: has no meaning for .*'self_critical'"),
+        ({"loss": {"constrain": True}, "words": {}}, "words: cannot be used with loss.constrain"),
+        ({"loss": {"kind": "self_critical"}, "words": {}}, "words: cannot be used with the loss 'self_critical'"),
+        ({"ema": 1}, "ema: .*less than 1"),
+        ({"epochs": 3}, "length: give either steps or epochs"),
+        ({"steps": None}, "length: give either steps or epochs"),
+        ({"schedule_epochs": 3}, "schedule_epochs: needs `epochs`, and to be no less than that"),
+        ({"steps": None, "epochs": 3, "schedule_epochs": 2}, "schedule_epochs: needs `epochs`, and to be no less"),
+        ({"model": {"width": 64, "heads": 2}}, "model: some/model has its own settings; say under `model_changes`"),
+        (
+            {"start": "cold", "model": {"width": 64, "heads": 2}, "model_changes": {"dropout": 0}},
+            "model_changes: start 'cold' has its settings under `model`",
+        ),
     ],
 )
 def test_wrong_pages(tmp_path, changes, message):

@@ -57,7 +57,7 @@ class Preparer:
 
     def example(self, sample: Sample, *, variant: int = 0, with_target: bool = True) -> Example:
         """Raises InputError for a row that its task cannot pose, MediaError for media that cannot be read."""
-        posed = pose(self._named(sample), self.settings.wording, variant=variant)
+        posed = pose(sample, self.settings.wording, variant=variant)
         if not with_target:
             posed = replace(posed, target="")
         if posed.writes == "codes":
@@ -78,14 +78,6 @@ class Preparer:
             weight=sample.weight,
         )
         return Example(sample, posed, sequence, tuple(grids))
-
-    def _named(self, sample: Sample) -> Sample:
-        """The sample with its media called what the settings call them."""
-        called = {name: getattr(settings, "called", "") for name, settings in self.settings.modalities.items()}
-        if not any(called.values()):
-            return sample
-        media = (replace(item, called=called.get(item.modality, "")) for item in sample.media)
-        return replace(sample, media=tuple(media))
 
     def read(self, media: Media, variant: int, sample: Sample) -> tuple[Any, Grid]:
         """One media item, prepared, and the room it takes."""

@@ -88,18 +88,13 @@ class AudioConfig(BaseModel):
     )
     published: bool = Field(
         False,
-        description=f"{PUBLISHED} Sounds: taken as if they had this rate, a random part of longer ones, prompts that say 'video'.",
+        description=f"{PUBLISHED} Sounds: taken as if they had this rate, a random part of longer ones.",
     )
 
     @model_validator(mode="before")
     @classmethod
     def _as_the_encoder_needs(cls, settings: Any) -> Any:
         return with_defaults(settings, DEFAULTS)
-
-    @property
-    def called(self) -> str:
-        """What a prompt calls a sound; empty: what it is."""
-        return "video" if self.published else ""
 
     @model_validator(mode="after")
     def _cnn14_fits(self) -> AudioConfig:

@@ -188,7 +188,9 @@ class TargetPlace(nn.Module):
         The last two are None when positions are added. `code_rows` bool[B] marks rows that write image codes.
         """
         end = start + ids.shape[1]
-        if end > self.c.target_positions:
+        writes_codes = self.untied and code_rows is not None and bool(code_rows.any())
+        # A grid of codes has its own places, one for each and one for bos.
+        if end > max(self.c.target_positions, len(self.code_cells) if writes_codes else 0):
             raise ValueError(
                 f"an answer of {end} tokens is longer than the {self.c.target_positions} that positions exist for"
             )
@@ -197,10 +199,11 @@ class TargetPlace(nn.Module):
             x = self.word_norm(x + self.text_positions.weight[start:end])
             return F.dropout(x, self.c.dropout, self.training), None, None
         places = torch.arange(end, device=ids.device)[None]
-        positions = self.text_position_norm(self.text_positions(places))
-        relations = self.relations.of_text(places)
+        in_text = places.clamp(max=self.c.target_positions - 1)
+        positions = self.text_position_norm(self.text_positions(in_text))
+        relations = self.relations.of_text(in_text)
         embedded = self.word_norm(x)
-        if code_rows is not None and bool(code_rows.any()):
+        if code_rows is not None and writes_codes:
             # Rows of text beside them may be longer than the grid of codes.
             cells = self.code_cells[places.clamp(max=len(self.code_cells) - 1)]
             is_code = code_rows[:, None, None]

@@ -6,7 +6,7 @@ from monoglot.tasks.base import TASKS, Task, kind_of, need_media, target
 
 def pose(sample: Sample) -> Posed:
     media = need_media(sample, "image", "video", "audio", task="caption")
-    return Posed((*media, f" what does the {media[0].called or kind_of(media)} describe?"), target(sample))
+    return Posed((*media, f" what does the {kind_of(media)} describe?"), target(sample))
 
 
 CAPTION = TASKS.add(

@@ -1,19 +1,18 @@
 """The training loop: tasks mixed by quotas in every step, one loss.
 
-    Recipe -> model, data -> (mixture -> rows -> examples -> batch -> loss -> step)* -> model folder
+    Recipe -> model, data -> (rows -> batch -> [own answers, if the loss is self-critical] -> loss -> step)* -> model folder
 
 A run is a folder: recipe.yaml, metrics.jsonl (a line every few steps), quarantine.jsonl, checkpoint.pt, model/ when it is done.
 """
 
 from __future__ import annotations
 
+import copy
 import json
-import queue
-import threading
+import math
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,48 +20,33 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import yaml
+from pydantic import ValidationError
 
 from monoglot import __version__
 from monoglot.cache import cache_dir
 from monoglot.data.collate import Batch
 from monoglot.data.features import CachingPreparer, FeatureCache, fingerprint
-from monoglot.data.mixture import Mixture
-from monoglot.data.prepare import Example
-from monoglot.data.rowfile import RowFile
 from monoglot.errors import InputError
 from monoglot.files import atomic_path, write_text
 from monoglot.interop.parts import part_or_none
 from monoglot.interop.warm_start import tokenizer_from_part, warm_start
-from monoglot.model.unified import UnifiedModel
-from monoglot.store import load_model, model_folder, save_model
+from monoglot.model.config import ModelConfig
+from monoglot.model.unified import Memory, UnifiedModel
+from monoglot.nouns import Sample
+from monoglot.store import BUNDLED, load_model, model_folder, save_model
 from monoglot.tasks import pose
 from monoglot.text.tokenizer import Tokenizer
 from monoglot.text.vocabulary import EOS
 from monoglot.train.balance import BALANCERS
-from monoglot.train.losses import token_losses
-from monoglot.train.optim import build_optimizer, freeze, schedule, set_rate
+from monoglot.train.critic import Critic, mean_score
+from monoglot.train.losses import Objective, cross_entropy, log_probabilities
+from monoglot.train.optim import build_optimizer, follow, freeze, schedule, set_rate
 from monoglot.train.progress import Progress
-from monoglot.train.recipe import Recipe, Source
+from monoglot.train.recipe import Recipe, first_problem
+from monoglot.train.steps import DataSet, Part, Quarantine, Reader, Step
 from monoglot.train.words import ActiveWords
 
 _LOG_EVERY = 10  # steps
-_AHEAD = 3  # batches that are read while one is computed
-
-
-@dataclass
-class Step:
-    """The rows of one step, in parts of similar length so that little is padded."""
-
-    index: int
-    parts: list[Part]
-
-
-@dataclass
-class Part:
-    """Some rows of a step, collated; `sources[b]` says which data set row b came from."""
-
-    batch: Batch
-    sources: torch.Tensor
 
 
 def train(recipe: Recipe, folder: Path, *, resume: bool = False, quiet: bool = False) -> Path:
@@ -80,16 +64,20 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, quiet: bool = F
     if folder.exists() and any(folder.iterdir()) and not resume:
         raise InputError.at(folder, "run", "the folder is not empty", "give a new one, or --resume to go on")
     if resume and folder.exists() and any(folder.iterdir()) and not (folder / "recipe.yaml").exists():
-        raise InputError.at(folder, "run", "has no recipe.yaml, so no run to go on with", "give a new folder, or the run's")
-    rows = [_row_file(recipe, source) for source in recipe.mixture]
-    for held_out in recipe.validation:
-        _row_file(recipe, held_out)
+        raise InputError.at(
+            folder, "run", "has no recipe.yaml, so no run to go on with", "give a new folder, or the run's"
+        )
+    data = [DataSet(recipe, source) for source in recipe.mixture]
+    held_out = [DataSet(recipe, source) for source in recipe.validation]
+    steps, schedule_steps = run_length(recipe, len(data[0]))
     balancer = BALANCERS[recipe.balance]([s.quota for s in recipe.mixture], [s.weight for s in recipe.mixture])
     model, tokenizer, lineage = start_model(recipe)
     _set_up(model, recipe)
     optimizer = build_optimizer(model, recipe.optimizer)
-    words = _active_words(recipe, model, tokenizer, rows, optimizer)
-    first = _restore(checkpoint, recipe, model, optimizer) if resume and checkpoint.exists() else 0
+    words = _active_words(recipe, model, tokenizer, data, optimizer)
+    critic = Critic(model, tokenizer, _samples(data), recipe.loss) if recipe.loss.kind == "self_critical" else None
+    average = copy.deepcopy(model).eval().requires_grad_(False) if recipe.ema else None
+    first = _restore(checkpoint, recipe, model, average, optimizer) if resume and checkpoint.exists() else 0
     if words is not None:
         words.table.data.copy_(model.words.weight[words.ids])
     # Only now: a recipe that is refused leaves the folder as it was.
@@ -100,32 +88,45 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, quiet: bool = F
 
     preparer = CachingPreparer(tokenizer, model.config)
     preparer.cache = _open_cache(recipe, model)
-    mixture = Mixture([len(file) for file in rows], [source.quota for source in recipe.mixture], recipe.seed)
     quarantine = Quarantine(folder / "quarantine.jsonl", recipe.quarantine_share)
+    reader = Reader(recipe, data, preparer, quarantine)
+    objective = Objective(recipe.loss, recipe.smoothing)
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=_precision(recipe) == "bfloat16")
+
+    def encode(batch: Batch) -> Memory:
+        return model.encode(batch, _features(model, batch, preparer.cache))
 
     saved = time.monotonic()
     names = [source.name for source in recipe.mixture]
     recent = torch.zeros(len(names))  # each data set's last mean loss, for balancers that look at it
-    with Progress(names, recipe.steps, first, folder / "metrics.jsonl", quiet=quiet) as progress:
-        for step in _steps_ahead(recipe, mixture, rows, preparer, quarantine, first):
+    with Progress(names, steps, first, folder / "metrics.jsonl", quiet=quiet) as progress:
+        for step in reader.ahead(first, steps):
+            parts = step.parts
+            if critic is not None:
+                model.eval()
+                with torch.no_grad(), autocast:
+                    parts = [critic(part, encode(part.batch)) for part in parts]
             model.train()
             for encoder in model.encoders.values():  # frozen ones say the same each time: no dropout, nothing hidden
                 encoder.train(any(parameter.requires_grad for parameter in encoder.parameters()))
-            set_rate(optimizer, schedule(step.index, recipe.steps, recipe.optimizer.warmup))
+            set_rate(optimizer, schedule(step.index, schedule_steps, recipe.optimizer.warmup))
             optimizer.zero_grad(set_to_none=True)
-            total, by_source = _tokens_by_source(step, len(names)), torch.zeros(len(names))
+            total = _tokens_by_source(parts, len(names), objective, step.index)
+            by_source = torch.zeros(len(names))
             if words is not None:
                 words.draw(step.index)
-            for part in step.parts:
+            for part in parts:
                 with autocast:
-                    memory = model.encode(part.batch, _features(model, part.batch, preparer.cache))
+                    memory = encode(part.batch)
+                    if part.copies is not None:
+                        memory = memory.select(part.copies)
                     valid = part.batch.target_valid
-                    states = model.decode(part.batch.target_in, memory)[valid]
+                    states = model.decode(part.batch.target_in, memory, code_rows=part.batch.code_rows)[valid]
                     logits = model.logits(states) if words is None else words.logits(states)
                 target = part.batch.target_out[valid] if words is None else words.columns(part.batch.target_out[valid])
-                losses = token_losses(logits, target, smoothing=recipe.smoothing)
-                means = (losses[:, None] * _membership(part, len(names))).sum(0) / total.clamp(min=1e-9)
+                groups, weights = part.each_token(part.sources), part.each_token(part.weights)
+                losses = objective(logits, target, groups, weights, part.allowed, step=step.index)
+                means = (losses[:, None] * F.one_hot(groups, len(names))).sum(0) / total.clamp(min=1e-9)
                 (balancer.weights(recent) * means).sum().backward()
                 by_source += means.detach()
             by_source[total == 0] = torch.nan
@@ -138,24 +139,23 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, quiet: bool = F
                 optimizer.step()
                 if words is not None:
                     words.write_back()
-            counts = torch.bincount(
-                torch.cat([torch.zeros(0, dtype=torch.long), *(part.sources for part in step.parts)]),
-                minlength=len(names),
-            )
+                if average is not None and recipe.ema is not None:
+                    follow(average, model, recipe.ema)
             progress.step(
                 step.index,
                 by_source.tolist(),
-                counts.tolist(),
+                _rows_by_source(step, len(names)),
                 float(norm),
                 optimizer.param_groups[0]["lr"],
                 log=step.index % _LOG_EVERY == 0,
+                score=mean_score(parts) if critic is not None else None,
             )
-            last = step.index + 1 == recipe.steps
+            last = step.index + 1 == steps
             if last or time.monotonic() - saved > 60 * recipe.checkpoint_minutes:
-                _save(checkpoint, recipe, model, optimizer, step.index + 1)
+                _save(checkpoint, recipe, model, average, optimizer, step.index + 1)
                 saved = time.monotonic()
             if recipe.validate_every and not last and (step.index + 1) % recipe.validate_every == 0:
-                progress.note(validate(recipe, model, tokenizer, preparer))
+                progress.note(validate(held_out, average or model, reader))
     if preparer.cache is not None:
         preparer.cache.close()
     lineage |= {
@@ -165,20 +165,32 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, quiet: bool = F
     }
     save_model(
         folder / "model",
-        model,
+        average or model,
         tokenizer,
         dtype=torch.bfloat16,
         int8=recipe.int8,
-        card=_card(recipe, model),
+        card=_card(recipe, model, steps),
         lineage=lineage,
     )
     return folder / "model"
+
+
+def run_length(recipe: Recipe, rows: int) -> tuple[int, int]:
+    """Steps of the run, and steps after which its learning rate would be zero, when the first data set has so many rows."""
+    if recipe.epochs is None:
+        assert recipe.steps is not None, "the recipe checks this"
+        return recipe.steps, recipe.steps
+    quota = recipe.mixture[0].quota
+    return math.ceil(recipe.epochs * rows / quota), math.ceil((recipe.schedule_epochs or recipe.epochs) * rows / quota)
 
 
 def start_model(recipe: Recipe) -> tuple[UnifiedModel, Tokenizer, dict[str, Any]]:
     """The model that a run begins with, its tokenizer and where it comes from."""
     if recipe.start not in ("warm", "cold"):
         model, tokenizer = load_model(model_folder(recipe.start))
+        if recipe.model_changes:
+            torch.manual_seed(recipe.seed)
+            model = changed_model(model, recipe.model_changes)
         return model, tokenizer, {"parents": [recipe.start]}
     assert recipe.model is not None, "the recipe checks this"
     torch.manual_seed(recipe.seed)
@@ -187,124 +199,67 @@ def start_model(recipe: Recipe) -> tuple[UnifiedModel, Tokenizer, dict[str, Any]
     if from_part is not None:
         tokenizer = from_part
     else:
-        bundled = Path(__file__).parent.parent / "assets" / "nano" / "tokenizer.json"
-        tokenizer = Tokenizer.load(bundled, recipe.model.vocabulary)
+        tokenizer = Tokenizer.load(BUNDLED / "nano" / "tokenizer.json", recipe.model.vocabulary)
     parts = warm_start(model, tokenizer, seed=recipe.seed, language=recipe.start == "warm")
     return model, tokenizer, {"parents": [], "parts": parts, "start": recipe.start}
 
 
-def validate(recipe: Recipe, model: UnifiedModel, tokenizer: Tokenizer, preparer: CachingPreparer) -> dict[str, float]:
-    """Mean loss a token of each held-out source, in nats."""
+def changed_model(model: UnifiedModel, changes: dict[str, Any]) -> UnifiedModel:
+    """The model under other settings, with its weights; what a new modality needs is fresh.
+
+    Raises InputError for settings that are none, or that do not fit the weights.
+    """
+    try:
+        config = ModelConfig.model_validate(merged(model.config.model_dump(mode="json"), changes))
+    except ValidationError as error:
+        field, wrong = first_problem(error, ModelConfig)
+        raise InputError.at("recipe", f"model_changes.{field}", wrong) from None
+    changed = UnifiedModel(config)
+    weights, wanted = model.state_dict(), changed.state_dict()
+    fresh = set(config.modalities) - set(model.config.modalities)
+    differ = [
+        name
+        for name in {**wanted, **weights}
+        if not fresh & set(name.split("."))
+        and getattr(weights.get(name), "shape", 0) != getattr(wanted.get(name), "shape", 1)
+    ]
+    if differ:
+        wrong = f"the weights of the start do not fit: {', '.join(differ[:3])}"
+        raise InputError.at(
+            "recipe", "model_changes", wrong, "sizes, frames, dropout and new modalities can be changed"
+        )
+    changed.load_state_dict(weights, strict=False)
+    return changed.eval()
+
+
+def merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`settings` with `changes` put over them, mappings inside of mappings too."""
+    both = {**settings, **changes}
+    return {
+        key: merged(settings[key], value) if isinstance(value, dict) and isinstance(settings.get(key), dict) else value
+        for key, value in both.items()
+    }
+
+
+def validate(held_out: list[DataSet], model: UnifiedModel, reader: Reader) -> dict[str, float]:
+    """Mean loss a token of each held-out source, in nats; over what the rows' choices allow if the recipe's loss is."""
     result = {}
     model.eval()
-    for source in recipe.validation:
-        rows = _row_file(recipe, source)
-        examples = [preparer.example(rows[index]) for index in range(min(source.quota, len(rows)))]
-        with torch.no_grad():
-            batch = preparer.collate(examples)
-            features = _features(model, batch, preparer.cache)
-            logits = model.logits(model.decode(batch.target_in, model.encode(batch, features))[batch.target_valid])
-            result[source.name] = float(token_losses(logits, batch.target_out[batch.target_valid]).mean())
+    for rows in held_out:
+        examples = [reader.preparer.example(rows[index]) for index in range(min(rows.source.quota, len(rows)))]
+        most = reader.recipe.rows_at_once or len(examples)
+        losses = []
+        for at in range(0, len(examples), most):
+            part = reader.part(examples[at : at + most], [])
+            batch = part.batch
+            with torch.no_grad():
+                features = _features(model, batch, getattr(reader.preparer, "cache", None))
+                memory = model.encode(batch, features)
+                states = model.decode(batch.target_in, memory, code_rows=batch.code_rows)[batch.target_valid]
+                log_p = log_probabilities(model.logits(states), part.allowed)
+                losses.append(cross_entropy(log_p, batch.target_out[batch.target_valid], allowed=part.allowed))
+        result[rows.source.name] = float(torch.cat(losses).mean())
     return result
-
-
-class Quarantine:
-    """Rows that cannot be read: counted, listed, and the end of the run when they are too many."""
-
-    def __init__(self, path: Path, share: float):
-        self.path, self.share = path, share
-        self.seen, self.bad = 0, 0
-
-    def add(self, sample_where: str, error: InputError) -> None:
-        self.bad += 1
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"row": sample_where, "error": str(error)}, ensure_ascii=False) + "\n")
-        if self.bad > (max(10, self.share * self.seen) if self.share else 0):
-            raise InputError.at(
-                self.path,
-                "data",
-                f"{self.bad} of {self.seen} rows cannot be read",
-                f"mend them or raise quarantine_share ({self.share})",
-            )
-
-
-def _steps_ahead(
-    recipe: Recipe, mixture: Mixture, rows: list[RowFile], preparer: CachingPreparer, quarantine: Quarantine, first: int
-) -> Iterator[Step]:
-    """Steps in order, read by a thread a little ahead of the loop."""
-    ready: queue.Queue[Step | BaseException] = queue.Queue(_AHEAD)
-    stop = threading.Event()
-
-    def work() -> None:
-        try:
-            for index in range(first, recipe.steps):
-                step = _read_step(index, recipe, mixture, rows, preparer, quarantine)
-                while not stop.is_set():
-                    try:
-                        ready.put(step, timeout=0.5)
-                        break
-                    except queue.Full:
-                        continue
-                if stop.is_set():
-                    return
-        except BaseException as error:  # handed to the loop, which raises it
-            ready.put(error)
-
-    threading.Thread(target=work, daemon=True).start()
-    try:
-        for _ in range(first, recipe.steps):
-            step = ready.get()
-            if isinstance(step, BaseException):
-                raise step
-            yield step
-    finally:
-        stop.set()
-
-
-def _read_step(
-    index: int, recipe: Recipe, mixture: Mixture, rows: list[RowFile], preparer: CachingPreparer, quarantine: Quarantine
-) -> Step:
-    examples: list[Example] = []
-    sources: list[int] = []
-    for draw in mixture.step(index):
-        quarantine.seen += 1
-        copies = recipe.mixture[draw.source].augment
-        variant = (draw.epoch % (abs(copies) + 1)) * (1 if copies > 0 else -1)
-        where = rows[draw.source].where(draw.row)
-        try:
-            sample = rows[draw.source][draw.row]
-            example = preparer.example(sample, variant=variant)
-            if not len(example.sequence.target_ids):
-                raise InputError.at(where, "target", "is missing", "training needs the answer")
-        except InputError as error:
-            quarantine.add(where, error)
-            continue
-        examples.append(example)
-        sources.append(draw.source)
-    groups = similar_lengths([len(example.sequence.source_ids) for example in examples])
-    parts = [
-        Part(preparer.collate([examples[i] for i in group]), torch.tensor([sources[i] for i in group]))
-        for group in groups
-    ]
-    return Step(index, parts)
-
-
-def similar_lengths(lengths: list[int], waste: float = 0.25) -> list[list[int]]:
-    """Indices in groups of similar length: padding a group to its longest adds at most that share to its tokens.
-
-    >>> similar_lengths([10, 200, 11, 190])
-    [[0, 2], [3, 1]]
-    """
-    groups: list[list[int]] = []
-    tokens = 0
-    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        padded = lengths[index] * (len(groups[-1]) + 1) if groups else 0
-        if not groups or padded > (1 + waste) * (tokens + lengths[index]):
-            groups.append([])
-            tokens = 0
-        groups[-1].append(index)
-        tokens += lengths[index]
-    return groups
 
 
 def _features(model: UnifiedModel, batch: Batch, cache: FeatureCache | None) -> dict[str, list[torch.Tensor]]:
@@ -328,21 +283,32 @@ def _features(model: UnifiedModel, batch: Batch, cache: FeatureCache | None) -> 
     return features
 
 
-def _membership(part: Part, count: int) -> torch.Tensor:
-    """float[N, count]: for each target token its row's weight, in the column of its data set."""
-    valid = part.batch.target_valid
-    source = part.sources[:, None].expand_as(valid)[valid]
-    weight = part.batch.weights[:, None].expand_as(valid)[valid]
-    return F.one_hot(source, count) * weight[:, None]
+def _tokens_by_source(parts: list[Part], count: int, objective: Objective, step: int) -> torch.Tensor:
+    """float[count]: target tokens of each data set that the loss is taken of in a step, rows weighted."""
+    total = torch.zeros(count)
+    for part in parts:
+        of_source = F.one_hot(part.each_token(part.sources), count)
+        weighted = (of_source * part.each_token(part.batch.weights)[:, None]).sum(0)
+        total = total + weighted * objective.kept_share(of_source.sum(0), step)
+    return total
 
 
-def _tokens_by_source(step: Step, count: int) -> torch.Tensor:
-    """float[count]: target tokens of each data set in a step, rows weighted."""
-    return sum((_membership(part, count).sum(0) for part in step.parts), start=torch.zeros(count))
+def _rows_by_source(step: Step, count: int) -> list[int]:
+    """Rows of each data set in a step."""
+    none = torch.zeros(0, dtype=torch.long)
+    return torch.bincount(torch.cat([none, *(part.sources for part in step.parts)]), minlength=count).tolist()
+
+
+def _samples(data: list[DataSet]) -> Iterator[Sample]:
+    """All rows that can be read; a wrong one is quarantined when its turn comes."""
+    for rows in data:
+        for index in range(len(rows)):
+            with suppress(InputError):
+                yield rows[index]
 
 
 def _active_words(
-    recipe: Recipe, model: UnifiedModel, tokenizer: Tokenizer, rows: list[RowFile], optimizer: torch.optim.Optimizer
+    recipe: Recipe, model: UnifiedModel, tokenizer: Tokenizer, data: list[DataSet], optimizer: torch.optim.Optimizer
 ) -> ActiveWords | None:
     """The words of all answers, as one more group of the optimizer."""
     c = recipe.words
@@ -351,23 +317,14 @@ def _active_words(
     if model.words.weight.requires_grad:
         raise InputError.at("recipe", "words", "would be trained twice", "put 'words' into freeze, or leave this out")
     answers: set[str] = set()
-    for file in rows:
-        for index in range(len(file)):
-            with suppress(InputError):  # a wrong row is quarantined when its turn comes
-                sample = file[index]
-                target = pose(sample, model.config.wording).target
-                answers.update((target,) if isinstance(target, str) else target)
+    for sample in _samples(data):
+        with suppress(InputError):
+            target = pose(sample, model.config.wording).target
+            answers.update((target,) if isinstance(target, str) else target)
     ids = {EOS, *model.config.vocabulary.bins, *(int(i) for answer in answers for i in tokenizer.encode(answer))}
     words = ActiveWords(model, ids, others=c.others, seed=recipe.seed)
     optimizer.add_param_group({"params": [words.table], "lr": c.lr, "base_lr": c.lr, "weight_decay": 0.0})
     return words
-
-
-def _row_file(recipe: Recipe, source: Source) -> RowFile:
-    rows = RowFile(Path(recipe.data_folder) / source.data, limit=source.limit)
-    if not len(rows):
-        raise InputError.at(rows.path, "data", "has no rows", f"data set {source.name!r} needs at least one")
-    return rows
 
 
 def _set_up(model: UnifiedModel, recipe: Recipe) -> None:
@@ -393,7 +350,14 @@ def _open_cache(recipe: Recipe, model: UnifiedModel) -> FeatureCache | None:
     return FeatureCache(folder / fingerprint(model.encoders, settings), int(c.gigabytes * 1e9))
 
 
-def _save(path: Path, recipe: Recipe, model: UnifiedModel, optimizer: torch.optim.Optimizer, step: int) -> None:
+def _save(
+    path: Path,
+    recipe: Recipe,
+    model: UnifiedModel,
+    average: UnifiedModel | None,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+) -> None:
     state = {
         "recipe": recipe.model_dump_json(),
         "step": step,
@@ -401,6 +365,8 @@ def _save(path: Path, recipe: Recipe, model: UnifiedModel, optimizer: torch.opti
         "optimizer": optimizer.state_dict(),
         "rng": torch.get_rng_state(),
     }
+    if average is not None:
+        state["average"] = average.state_dict()
     with atomic_path(path) as temporary:
         try:
             torch.save(state, temporary)
@@ -408,20 +374,28 @@ def _save(path: Path, recipe: Recipe, model: UnifiedModel, optimizer: torch.opti
             raise OSError(str(error).splitlines()[0]) from error
 
 
-def _restore(path: Path, recipe: Recipe, model: UnifiedModel, optimizer: torch.optim.Optimizer) -> int:
+def _restore(
+    path: Path,
+    recipe: Recipe,
+    model: UnifiedModel,
+    average: UnifiedModel | None,
+    optimizer: torch.optim.Optimizer,
+) -> int:
     try:
         state = torch.load(path, weights_only=True)
-        begun = json.loads(state["recipe"])
+        begun = Recipe.model_validate_json(state["recipe"])  # fields that came later have their defaults
     except Exception as error:  # torch raises many kinds for a damaged file
         why = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError.at(
             path, "checkpoint", f"cannot be read ({why})", "start the run again in a new folder"
         ) from None
-    if changed := _changed(begun, json.loads(recipe.model_dump_json())):
+    if changed := _changed(begun.model_dump(mode="json"), recipe.model_dump(mode="json")):
         raise InputError.at(
             path, "recipe", f"changed since the run began: {changed}", "use the run's own recipe.yaml, or a new folder"
         )
     model.load_state_dict(state["model"])
+    if average is not None:
+        average.load_state_dict(state["average"])
     optimizer.load_state_dict(state["optimizer"])
     torch.set_rng_state(state["rng"])
     return int(state["step"])
@@ -431,7 +405,7 @@ def _changed(old: dict[str, Any], new: dict[str, Any]) -> str:
     return ", ".join(key for key in {**old, **new} if old.get(key) != new.get(key))
 
 
-def _card(recipe: Recipe, model: UnifiedModel) -> str:
+def _card(recipe: Recipe, model: UnifiedModel, steps: int) -> str:
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     sources = "\n".join(f"- {s.name}: {s.data}, {s.quota} rows a step" for s in recipe.mixture)
-    return f"# {recipe.name}\n\nA monoglot model of {millions:.1f} M parameters, trained for {recipe.steps} steps on\n\n{sources}\n"
+    return f"# {recipe.name}\n\nA monoglot model of {millions:.1f} M parameters, trained for {steps} steps on\n\n{sources}\n"

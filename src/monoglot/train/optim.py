@@ -1,8 +1,9 @@
-"""AdamW with parameter groups, and its schedule."""
+"""AdamW with parameter groups, its schedule, and the running average of the weights."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain
 
 import torch
 from torch import nn
@@ -41,7 +42,8 @@ def build_optimizer(model: nn.Module, c: Optimizer) -> torch.optim.AdamW:
         matching = [prefix for prefix in c.lr_parts if name.startswith(prefix)]
         lr = c.lr_parts[max(matching, key=len)] if matching else c.lr
         is_matrix = parameter.dim() >= 2 and not any(part in name for part in ("positions", "cells", "frames", "types"))
-        groups.setdefault((lr, c.weight_decay if is_matrix else 0.0), []).append(parameter)
+        decays = is_matrix or c.decay == "all"
+        groups.setdefault((lr, c.weight_decay if decays else 0.0), []).append(parameter)
     return torch.optim.AdamW(
         [
             {"params": parameters, "lr": lr, "base_lr": lr, "weight_decay": decay}
@@ -65,3 +67,19 @@ def schedule(step: int, steps: int, warmup: float) -> float:
 def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor
+
+
+@torch.no_grad()
+def follow(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """average <- decay x average + (1 - decay) x model, for all weights and running statistics; counts are copied.
+
+    >>> average, model = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+    >>> _ = nn.init.zeros_(average.weight), nn.init.ones_(model.weight)
+    >>> follow(average, model, 0.75); average.weight.item()
+    0.25
+    """
+    for mean, now in zip(chain(average.parameters(), average.buffers()), chain(model.parameters(), model.buffers())):
+        if mean.is_floating_point():
+            mean.lerp_(now, 1 - decay)
+        else:
+            mean.copy_(now)

@@ -42,8 +42,18 @@ class Progress:
             self._live.stop()
         self._log.close()
 
-    def step(self, step: int, losses: list[float], counts: list[int], norm: float, lr: float, *, log: bool) -> None:
-        """One step is done: mean loss a token and rows of each data set, gradient norm, learning rate."""
+    def step(
+        self,
+        step: int,
+        losses: list[float],
+        counts: list[int],
+        norm: float,
+        lr: float,
+        *,
+        log: bool,
+        score: float | None = None,
+    ) -> None:
+        """One step is done: mean loss a token and rows of each data set, gradient norm, learning rate, score of own answers."""
         self._step = step + 1
         for index, (loss, count) in enumerate(zip(losses, counts)):
             self._rows[index] += count
@@ -54,6 +64,7 @@ class Progress:
             by_name = {name: round(loss, 5) for name, loss in zip(self.names, losses) if not math.isnan(loss)}
             self._write(
                 {"step": step, "seconds": round(self._seconds, 2), "loss": by_name, "norm": round(norm, 4), "lr": lr}
+                | ({} if score is None else {"score": round(score, 4)})
             )
         if self._live:
             self._live.update(self._table())

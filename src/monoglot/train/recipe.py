@@ -34,17 +34,56 @@ class Source(_Page):
         description="Number of augmented copies to go through, one an epoch, beside the plain one; negative: colours only, nothing moves.",
     )
     limit: int | None = Field(None, ge=1, description="Use only the first rows (for experiments).")
+    choices: str | None = Field(
+        None, description="A file of answers, one a line, in `data_folder`: the choices of every row that has none."
+    )
 
 
 class Optimizer(_Page):
-    """AdamW with a linear warm-up and a linear decay to zero."""
+    """AdamW with a linear warm-up and a linear decay to zero (the published polynomial decay of power 1)."""
 
     lr: float = Field(1e-3, gt=0, description="Highest learning rate of what starts fresh.")
     lr_parts: dict[str, float] = Field({}, description="Other highest rates for parameters whose name starts so.")
     betas: tuple[float, float] = Field((0.9, 0.98), description="Decay of the two moments; as in arXiv 1706.03762.")
-    weight_decay: float = Field(0.01, ge=0, description="On matrices only; not on biases, norms and position tables.")
+    weight_decay: float = Field(0.01, ge=0, description="Decoupled, times the learning rate; on what `decay` says.")
     warmup: float = Field(0.05, ge=0, lt=1, description="Share of the steps in which the rate rises from 0.")
     clip: float = Field(1.0, gt=0, description="Gradients are scaled down to this global norm.")
+    decay: Literal["matrices", "all"] = Field(
+        "matrices", description="What weights decay: 'all' takes in biases, norms and position tables, as published."
+    )
+
+
+class Loss(_Page):
+    """What is minimised. Source: section 19 of the published model's arithmetic."""
+
+    kind: Literal["cross_entropy", "encouraging", "self_critical"] = Field(
+        "cross_entropy",
+        description="'encouraging' rewards being surer still (arXiv 2110.06537); 'self_critical' has the model write and "
+        "rewards what scores above its other answers in CIDEr-D (arXiv 1612.00563).",
+    )
+    log_end: float = Field(
+        0.75, gt=0, le=1, description="Probability from which the bonus of 'encouraging' grows in a line; 1 for never."
+    )
+    drop_worst: float = Field(
+        0.0, ge=0, lt=1, description="Share of the tokens, those with the largest losses, that are left out."
+    )
+    drop_worst_after: int = Field(0, ge=0, description="Only after this many steps.")
+    r_drop: float = Field(
+        0.0, ge=0, description="How much disagreement between two passes with other dropout counts (arXiv 2106.14448)."
+    )
+    constrain: bool = Field(
+        False, description="The softmax runs over what a row's choices allow, as it does when the model is used."
+    )
+    answers: int = Field(5, ge=2, description="How many answers 'self_critical' compares for each row.")
+    answer_length: int = Field(16, ge=1, description="Longest answer that 'self_critical' writes, in tokens.")
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Loss:
+        others = {"drop_worst": self.drop_worst, "r_drop": self.r_drop, "constrain": self.constrain}
+        if self.kind == "self_critical" and any(others.values()):
+            given = ", ".join(name for name, value in others.items() if value)
+            raise ValueError(f"{given}: has no meaning for 'self_critical', which rewards whole answers")
+        return self
 
 
 class Words(_Page):
@@ -73,7 +112,10 @@ class Recipe(_Page):
     )
     start: str = Field(
         "warm",
-        description="'warm' (parts that packages carry), 'cold' (the same eyes and ears, a random rest), or a model folder to go on from.",
+        description="'warm' (parts that packages carry), 'cold' (the same eyes and ears, a random rest), or a bundled model or model folder to go on from.",
+    )
+    model_changes: dict[str, Any] = Field(
+        {}, description="Settings in which the model differs from the folder that it starts from; new modalities too."
     )
     freeze: tuple[str, ...] = Field(
         ("words", "encoders"), description="Parameters whose name starts so are not trained."
@@ -81,8 +123,28 @@ class Recipe(_Page):
     data_folder: str = Field("packs", description="What the data paths below are relative to.")
     mixture: tuple[Source, ...] = Field(min_length=1, description="What every step is made of.")
     balance: str = Field("share", description="How much each data set's loss counts; see monoglot.train.balance.")
-    steps: int = Field(ge=1, description="Length of the run; the learning rate falls to zero at its end.")
+    steps: int | None = Field(
+        None, ge=1, description="Length of the run, if not in `epochs`; the learning rate falls to zero at its end."
+    )
+    epochs: int | None = Field(
+        None, ge=1, description="Length of the run, in passes over the mixture's first data set."
+    )
+    schedule_epochs: int | None = Field(
+        None, ge=1, description="The learning rate falls as if the run were this long; leave out for its own length."
+    )
+    rows_at_once: int | None = Field(
+        None, ge=1, description="Most rows that are computed together; gradients of a step's parts are added up."
+    )
+    source_words: int | None = Field(None, ge=1, description="A row's text is cut to so many words.")
+    target_words: int | None = Field(None, ge=1, description="Answers are cut to so many words.")
     smoothing: float = Field(0.0, ge=0, lt=1, description="Label smoothing.")
+    loss: Loss = Loss()
+    ema: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Decay of a running average of all weights, which is looked at and kept in the end.",
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="What matrix products are computed in; 'auto' takes bfloat16 where the machine has it."
     )
@@ -111,7 +173,22 @@ class Recipe(_Page):
         if self.model is None and self.start in ("warm", "cold"):
             raise ValueError(f"start: {self.start} needs the settings of a model under `model`")
         if self.model is not None and self.start not in ("warm", "cold"):
-            raise ValueError(f"start: {self.start} brings its own settings; leave out `model`")
+            raise ValueError(f"model: {self.start} has its own settings; say under `model_changes` what differs")
+        return self
+
+    @model_validator(mode="after")
+    def _settings_go_together(self) -> Recipe:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("length: give either steps or epochs")
+        if self.schedule_epochs is not None and self.schedule_epochs < (self.epochs or self.schedule_epochs + 1):
+            raise ValueError("schedule_epochs: needs `epochs`, and to be no less than that")
+        if self.model_changes and self.start in ("warm", "cold"):
+            raise ValueError(f"model_changes: start {self.start!r} has its settings under `model`")
+        if self.words is not None and (self.loss.constrain or self.loss.kind == "self_critical"):
+            what = "loss.constrain" if self.loss.constrain else "the loss 'self_critical'"
+            raise ValueError(f"words: cannot be used with {what}, which needs the whole vocabulary")
+        if self.loss.kind == "self_critical" and self.smoothing:
+            raise ValueError("smoothing: has no meaning for the loss 'self_critical'")
         return self
 
     @property
@@ -142,7 +219,7 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         return Recipe.model_validate(page)
     except ValidationError as error:
-        raise InputError.at(path, *_first_problem(error)) from None
+        raise InputError.at(path, *first_problem(error)) from None
 
 
 def _override(page: dict[str, Any], override: str) -> None:
@@ -160,17 +237,19 @@ def _override(page: dict[str, Any], override: str) -> None:
         raise InputError.at("command line", override, "the value is not YAML", "put it in quotes") from None
 
 
-def _first_problem(error: ValidationError) -> tuple[str, str]:
+def first_problem(error: ValidationError, page: Any = Recipe) -> tuple[str, str]:
+    """Which field of the page is wrong, and how; for a misspelt key with its nearest neighbours."""
     first = error.errors()[0]
     field = ".".join(map(str, first["loc"]))
     if first["type"] == "extra_forbidden":
-        known: Any = Recipe
+        known: Any = page
         for part in first["loc"][:-1]:
             known = {
                 "mixture": Source,
                 "validation": Source,
                 "optimizer": Optimizer,
                 "words": Words,
+                "loss": Loss,
                 "feature_cache": FeatureCache,
                 "model": ModelConfig,
                 "vocabulary": Vocabulary,

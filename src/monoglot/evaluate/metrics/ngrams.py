@@ -21,8 +21,13 @@ class Grams:
     """int64[E] in 0 .. size; ascending within a text"""
     count: np.ndarray
     """int64[E]"""
-    size: int
-    """G"""
+    first: np.ndarray
+    """int64[G]: one place, among the tokens of all texts, where each n-gram begins"""
+
+    @property
+    def size(self) -> int:
+        """G"""
+        return len(self.first)
 
 
 def count_ngrams(texts: Sequence[Sequence[str]], longest: int) -> Iterator[Grams]:
@@ -36,15 +41,18 @@ def count_ngrams(texts: Sequence[Sequence[str]], longest: int) -> Iterator[Grams
     lengths = np.array([len(text) for text in texts], dtype=np.int64)
     text_of = np.repeat(np.arange(len(texts)), lengths)
     left = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(tokens))  # tokens from here to the end of its text
-    gram, size = tokens, len(numbers)  # gram[i]: number of the n-gram that starts at token i, where left[i] >= n
+    gram = tokens  # gram[i]: number of the n-gram that starts at token i, where left[i] >= n
+    _, first = np.unique(tokens, return_index=True)
     for length in range(1, longest + 1):
         starts = np.flatnonzero(left >= length)
         if length > 1:
-            found, inverse = np.unique(gram[starts] * len(numbers) + tokens[starts + length - 1], return_inverse=True)
-            gram, size = np.zeros_like(tokens), len(found)
+            pairs = gram[starts] * len(numbers) + tokens[starts + length - 1]
+            _, places, inverse = np.unique(pairs, return_index=True, return_inverse=True)
+            first, gram = starts[places], np.zeros_like(tokens)
             gram[starts] = inverse
-        keys, count = np.unique(text_of[starts] * max(size, 1) + gram[starts], return_counts=True)
-        yield Grams(keys // max(size, 1), keys % max(size, 1), count, size)
+        size = max(len(first), 1)
+        keys, count = np.unique(text_of[starts] * size + gram[starts], return_counts=True)
+        yield Grams(keys // size, keys % size, count, first)
 
 
 @dataclass(frozen=True)
