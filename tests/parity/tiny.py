@@ -78,8 +78,8 @@ def formula_weights() -> dict[str, Tensor]:
 class Case:
     """One golden case as a batch of ours, and the way back to the stored layout [modality padding-free text]."""
 
-    def __init__(self, name: str):
-        self.tensors = load_file(GOLDEN / f"case_{name}.safetensors")
+    def __init__(self, name: str, tensors: dict[str, Tensor] | None = None):
+        self.tensors = load_file(GOLDEN / f"case_{name}.safetensors") if tensors is None else tensors
         ids, target = self.tensors["in.src_tokens"], self.tensors["in.target"]
         count = len(ids)
         masks = self.tensors.get("in.patch_masks", torch.ones(count, dtype=torch.bool))
