@@ -87,6 +87,13 @@ def test_no_box_scores_nothing_and_half_counts():
     assert scores.per_item.tolist() == [0, 1]
 
 
+def test_boxes_without_an_area_score_nothing():
+    turned, line = (0.9, 0.9, 0.1, 0.1), (0.2, 0.2, 0.2, 0.8)
+    whole = (0.0, 0.0, 1.0, 1.0)
+    scores = METRICS["iou"].score([turned, whole, line, (float("nan"),) * 4], [whole, turned, line, whole])
+    assert scores.per_item.tolist() == [0, 0, 0, 0]
+
+
 def test_wrong_input_is_told():
     with pytest.raises(InputError, match="exact_match: nothing to score"):
         METRICS["exact_match"].score([], [])
@@ -102,7 +109,10 @@ def test_wrong_input_is_told():
         METRICS["cider-d"]
 
 
-@pytest.mark.parametrize("name", sorted(METRICS))
+SLOW = {"meteor": pytest.mark.slow}  # reads a long list
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW.get(name, ())) for name in sorted(METRICS)])
 def test_every_metric_keeps_its_promises(name):
     metric = METRICS[name]
     assert metric.name == name

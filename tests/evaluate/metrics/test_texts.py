@@ -83,3 +83,15 @@ def test_japanese_is_taken_by_character():
 def test_composed_and_decomposed_accents_are_equal():
     assert words("cafe\u0301") == words("caf\u00e9") == ["café"]
     assert normalised("Cafe\u0301!") == normalised(" CAF\u00c9 ")
+
+
+def test_vowel_signs_stay_with_their_letters():
+    assert caption_tokens("एक लाल किताब, मेज़ पर।", "hi") == ["एक", "लाल", "किताब", "मेज़", "पर"]
+    assert caption_tokens("புத்தகம் மேசை", "ta") == ["புத்தகம்", "மேசை"]
+    assert caption_tokens("I ❤️ it 👍🏽") == ["i", "it"]
+
+
+def test_what_has_no_width_is_no_character():
+    assert words("co\u00adoperate", "en") == ["cooperate"]
+    assert characters("ไก่\u200bแดง", "th") == characters("ไก่แดง", "th")
+    assert normalised("\ufeffa cat") == "a cat"

@@ -12,9 +12,10 @@ One page a family, imported here in plain sight:
     rouge   rouge_l, rouge_l_coco                    summaries; captions as the COCO tool counts
     meteor  meteor                                   captions, synonyms and paraphrases count too
     cider   cider_d, cider                           captions, n-grams weighed by how telling they are
+    chair   chair_i, chair_s                         captions, things named that are not there
 """
 
-from monoglot.evaluate.metrics import bleu, boxes, cider, edits, match, meteor, rouge
+from monoglot.evaluate.metrics import bleu, boxes, chair, cider, edits, match, meteor, rouge
 from monoglot.evaluate.metrics.base import METRICS, Metric, Scores
 
-__all__ = ["METRICS", "Metric", "Scores", "bleu", "boxes", "cider", "edits", "match", "meteor", "rouge"]
+__all__ = ["METRICS", "Metric", "Scores", "bleu", "boxes", "chair", "cider", "edits", "match", "meteor", "rouge"]

@@ -20,7 +20,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import islice
+from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,14 +89,27 @@ class Lists:
 
         The list has five million pairs, so it is read through (some seconds) and only what can match is kept.
         """
-        a, b = ({phrase.encode() + b"\n" for phrase in phrases} for phrases in (first, second))
+        a, b = ({phrase.encode() for phrase in phrases} for phrases in (first, second))
+        either = a | b
         found: Phrases = defaultdict(list)
-        with gzip.open(self.jar.parent / "data" / "paraphrase-en.gz") as file:
-            while block := list(islice(file, 300_000)):  # probability, phrase, paraphrase
-                for phrase, other in zip(block[1::3], block[2::3]):
-                    if (phrase in a and other in b) or (phrase in b and other in a):
-                        found[phrase.decode().rstrip()].append(other.decode().rstrip())
+        for block in self._paraphrase_blocks():  # probability, phrase, paraphrase, and so on
+            phrases = block[1::3]
+            for phrase, other in compress(zip(phrases, block[2::3]), map(either.__contains__, phrases)):
+                if (phrase in a and other in b) or (phrase in b and other in a):
+                    found[phrase.decode()].append(other.decode())
         return dict(found)
+
+    def _paraphrase_blocks(self) -> Iterator[list[bytes]]:
+        """The lines of the list, some hundred thousand at a time, a multiple of three."""
+        rest = b""
+        with gzip.open(self.jar.parent / "data" / "paraphrase-en.gz") as file:
+            while block := file.read(1 << 23):
+                lines = (rest + block).split(b"\n")
+                whole = (len(lines) - 1) // 3 * 3
+                yield lines[:whole]
+                rest = b"\n".join(lines[whole:])
+        if rest:
+            yield rest.split(b"\n")
 
 
 @lru_cache(maxsize=1)
