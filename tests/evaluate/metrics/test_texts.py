@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monoglot.evaluate.metrics.text import caption_tokens, characters, is_unspaced, normalised, words
+from monoglot.evaluate.metrics.text import (
+    _plain_tokens,
+    _treebank,
+    caption_tokens,
+    characters,
+    folded,
+    is_unspaced,
+    normalised,
+    words,
+)
 
 # Left: captions. Right: what Stanford's PTBTokenizer 3.4.1 (-lowerCase) makes of them, punctuation dropped.
 TREEBANK = {
@@ -63,6 +72,36 @@ def test_the_table_above_is_what_the_tokenizer_says(tmp_path):
 @given(st.lists(st.sampled_from(["a", "dog", "t-shirt", "1980", "red"])).map(" ".join))
 def test_plain_captions_are_split_at_spaces(caption):
     assert caption_tokens(caption) == caption.split()
+
+
+PIECES = [
+    "a",
+    "dog",
+    "Cannot",
+    "gonna",
+    "5",
+    "6,7",
+    "etc",
+    "mr",
+    "p.m",
+    "u.s",
+    "-",
+    ",",
+    ".",
+    "'",
+    "n't",
+    "é",
+    "x_y",
+    "\n",
+    "no",
+]
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(st.tuples(st.sampled_from(PIECES), st.sampled_from([" ", "", ", ", "."]))))
+def test_plain_texts_are_split_as_all_others(pieces):
+    text = folded("".join(piece + gap for piece, gap in pieces))
+    assert _plain_tokens(text) in ([], _treebank(text))
 
 
 @settings(deadline=None)

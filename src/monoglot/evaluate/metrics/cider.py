@@ -14,7 +14,7 @@ import numpy as np
 
 from monoglot.evaluate.intervals import averaged
 from monoglot.evaluate.metrics.base import METRICS, Metric, Terms
-from monoglot.evaluate.metrics.ngrams import count_ngrams, find, flatten
+from monoglot.evaluate.metrics.ngrams import count_ngrams, distinct, find, flatten
 from monoglot.evaluate.metrics.text import caption_tokens
 
 LONGEST = 4
@@ -46,7 +46,8 @@ def cider(predictions: list[list[str]], references: list[list[list[str]]], *, cl
     for grams in count_ngrams(flat.texts, LONGEST):
         item, is_reference = owner[grams.text], grams.text >= items
         key = item * grams.size + grams.gram
-        shared_by = np.bincount(np.unique(key[is_reference]) % max(grams.size, 1), minlength=grams.size)  # pictures
+        pictures = distinct(key[is_reference]) % max(grams.size, 1)
+        shared_by = np.bincount(pictures, minlength=grams.size)  # how many pictures have each n-gram
         rarity = np.log(items) - np.log(np.maximum(shared_by, 1))
         weight = grams.count * rarity[grams.gram]
         norm = np.sqrt(np.bincount(grams.text, weight**2, minlength=total))
