@@ -1,9 +1,6 @@
-"""Boxes against the published quantisation (section 4 of its description) and against themselves."""
+"""Boxes as words and back. The published quantisation is in tests/parity/test_words_and_places.py."""
 
 from __future__ import annotations
-
-import json
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -20,21 +17,7 @@ from monoglot.text.boxes import (
     write_objects,
 )
 
-GOLDEN = Path(__file__).parent.parent / "parity" / "golden_preprocess" / "boxes.json"
-PUBLISHED = json.loads(GOLDEN.read_text())
 fraction = st.floats(0, 1)
-
-
-@pytest.mark.parametrize("case", PUBLISHED["refcoco_quantisation"] + PUBLISHED["pretrain_grounding"])
-def test_published_bins(case):
-    assert box_to_text(case["norm_box"]) == " ".join(f"<bin_{number}>" for number in case["bins"])
-
-
-@pytest.mark.parametrize("case", PUBLISHED["refcoco_quantisation"])
-def test_published_boxes_come_back(case):
-    width, height = case["image_wh"]
-    x0, y0, x1, y1 = text_to_box(box_to_text(case["norm_box"]))
-    assert (x0 * width, y0 * height, x1 * width, y1 * height) == pytest.approx(case["dequantised_box"], abs=1e-3)
 
 
 @given(st.tuples(fraction, fraction), st.tuples(fraction, fraction), st.integers(2, 2000))

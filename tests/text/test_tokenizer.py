@@ -1,4 +1,4 @@
-"""Text to ids and back: the published ids, any Unicode, and symbols that users cannot smuggle in."""
+"""Text to ids and back: any Unicode, and symbols that users cannot smuggle in. The published ids are in tests/parity/test_words_and_places.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.numpy import load_file
 
 from monoglot.errors import InputError
 from monoglot.nouns import Symbols
@@ -19,35 +18,6 @@ from monoglot.text.vocabulary import BOS, EOS, PAD, UNK, Vocabulary
 GOLDEN = Path(__file__).parent.parent / "parity" / "golden_preprocess"
 PUBLISHED = json.loads((GOLDEN / "tokenizer.json").read_text())
 BUNDLED = Path(__file__).parents[2] / "src" / "monoglot" / "assets" / "nano" / "tokenizer.json"
-
-
-@pytest.fixture(scope="module")
-def gpt2(part) -> str:
-    """GPT-2's words and merges, from the pretrained part."""
-    return Path(part("whisper-tiny-en").files["tokenizer.json"]).read_text(encoding="utf-8")
-
-
-@pytest.fixture(scope="module")
-def published(gpt2) -> Tokenizer:
-    table = load_file(GOLDEN / "bpe_to_dict.safetensors")["gpt2_bpe_id_to_dict_id"]
-    return Tokenizer.from_gpt2(gpt2, Vocabulary(), word_ids=dict(enumerate(table.tolist())))
-
-
-def test_published_ids(published):
-    for case in PUBLISHED["tokenize"]:
-        text = case["text"] if case.get("use_bpe", True) else Symbols(case["text"])
-        assert published.encode(text).tolist() == case["ids"], case["text"]
-
-
-def test_published_texts(published):
-    for case in PUBLISHED["decode"]:
-        assert published.decode(case["ids"]) == case["text"]
-
-
-def test_published_symbols(published):
-    for name, number in PUBLISHED["specials"].items():
-        if name.startswith("<"):
-            assert published.symbol(name) == number
 
 
 def test_bundled_words_are_gpt2s():
@@ -79,12 +49,6 @@ def test_words_are_never_symbols(tokenizer, pieces):
     ids = tokenizer.encode(text)
     assert {tokenizer.vocabulary.kind(number) for number in ids} <= {"word"}
     assert tokenizer.decode(ids) == text
-
-
-@pytest.mark.parametrize("text", LITERALS)
-def test_words_are_never_symbols_in_the_published_ids(published, text):
-    assert {published.vocabulary.kind(number) for number in published.encode(text)} == {"word"}
-    assert published.decode(published.encode(text)) == text
 
 
 def test_symbols(tokenizer):

@@ -11,10 +11,25 @@ One page a family, imported here in plain sight:
     edits   wer, cer                                 transcripts
     bleu    bleu_1 .. bleu_4                         captions, n-gram precision over the set
     rouge   rouge_l, rouge_l_coco                    summaries; captions as the COCO tool counts
+    meteor  meteor                                   captions, synonyms and paraphrases count too
     cider   cider_d, cider                           captions, n-grams weighed by how telling they are
+    chair   chair_i, chair_s                         captions, things named that are not there
 """
 
-from monoglot.evaluate.metrics import bleu, boxes, cider, edits, match, objects, rouge
+from monoglot.evaluate.metrics import bleu, boxes, chair, cider, edits, match, meteor, objects, rouge
 from monoglot.evaluate.metrics.base import METRICS, Metric, Scores
 
-__all__ = ["METRICS", "Metric", "Scores", "bleu", "boxes", "cider", "edits", "match", "objects", "rouge"]
+__all__ = [
+    "METRICS",
+    "Metric",
+    "Scores",
+    "bleu",
+    "boxes",
+    "chair",
+    "cider",
+    "edits",
+    "match",
+    "meteor",
+    "objects",
+    "rouge",
+]

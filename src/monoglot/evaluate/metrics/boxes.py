@@ -26,7 +26,8 @@ def box_iou(predictions: list[Box | None], references: list[Box]) -> np.ndarray:
     b = np.array([_corners(box, "reference", i) for i, box in enumerate(references)], float)
     sides = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
     shared = np.prod(np.maximum(sides, 0.0), axis=1)
-    union = np.prod(np.maximum(a[:, 2:] - a[:, :2], 0.0), axis=1) + np.prod(b[:, 2:] - b[:, :2], axis=1) - shared
+    areas = [np.prod(np.maximum(box[:, 2:] - box[:, :2], 0.0), axis=1) for box in (a, b)]
+    union = sum(areas) - shared
     return np.divide(shared, union, out=np.zeros(len(a)), where=union > 0)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from monoglot.evaluate.intervals import averaged
 from monoglot.evaluate.metrics.base import METRICS, Metric, Terms
-from monoglot.evaluate.metrics.ngrams import count_ngrams, find, flatten
+from monoglot.evaluate.metrics.ngrams import count_ngrams, distinct, find, flatten
 from monoglot.evaluate.metrics.text import caption_tokens
 
 LONGEST = 4
@@ -76,7 +76,7 @@ def cider(
         item, is_reference = owner[grams.text], grams.text >= items
         key = item * grams.size + grams.gram
         if corpus is None:  # in pictures
-            shared_by = np.bincount(np.unique(key[is_reference]) % max(grams.size, 1), minlength=grams.size)
+            shared_by = np.bincount(distinct(key[is_reference]) % max(grams.size, 1), minlength=grams.size)
         else:
             shared_by = corpus.shared_by(tokens, grams.first, length)
         rarity = np.log(items if corpus is None else corpus.items) - np.log(np.maximum(shared_by, 1))

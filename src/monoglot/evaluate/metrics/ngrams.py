@@ -5,8 +5,10 @@ Letters: T texts, E entries (a text and an n-gram that it holds), G distinct n-g
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -36,9 +38,11 @@ def count_ngrams(texts: Sequence[Sequence[str]], longest: int) -> Iterator[Grams
     >>> [grams.count.tolist() for grams in count_ngrams([["a", "b", "a"]], 2)]
     [[2, 1], [1, 1]]
     """
-    numbers: dict[str, int] = {}
-    tokens = np.array([numbers.setdefault(token, len(numbers)) for text in texts for token in text], dtype=np.int64)
-    lengths = np.array([len(text) for text in texts], dtype=np.int64)
+    written = list(chain.from_iterable(texts))
+    numbers: defaultdict[str, int] = defaultdict()
+    numbers.default_factory = numbers.__len__  # a token that is new gets the next number
+    tokens = np.fromiter(map(numbers.__getitem__, written), dtype=np.int64, count=len(written))
+    lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
     text_of = np.repeat(np.arange(len(texts)), lengths)
     left = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(tokens))  # tokens from here to the end of its text
     gram = tokens  # gram[i]: number of the n-gram that starts at token i, where left[i] >= n
@@ -69,7 +73,7 @@ class Flat:
     @property
     def lengths(self) -> np.ndarray:
         """int64[T]: tokens of each text."""
-        return np.array([len(text) for text in self.texts], dtype=np.int64)
+        return np.fromiter(map(len, self.texts), dtype=np.int64, count=len(self.texts))
 
 
 def flatten(predictions: list[list[str]], references: list[list[list[str]]]) -> Flat:
@@ -85,3 +89,9 @@ def find(sorted_keys: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndar
     found = places < len(sorted_keys)
     found[found] = sorted_keys[places[found]] == keys[found]
     return found, places[found]
+
+
+def distinct(keys: np.ndarray) -> np.ndarray:
+    """The different ones of int64[E], ascending; by sorting, which is faster here than numpy's table of hashes."""
+    ordered = np.sort(keys)
+    return ordered[np.diff(ordered, prepend=-1) > 0]

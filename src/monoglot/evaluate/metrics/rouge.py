@@ -14,7 +14,7 @@ import numpy as np
 
 from monoglot.evaluate.intervals import averaged
 from monoglot.evaluate.metrics.base import METRICS, Metric, Terms
-from monoglot.evaluate.metrics.sequences import common_length
+from monoglot.evaluate.metrics.sequences import common_lengths
 from monoglot.evaluate.metrics.text import caption_tokens
 
 COCO_BETA = 1.2
@@ -49,10 +49,9 @@ def subsequence(combine: Callable[[Shares], float]) -> Terms:
         scores = []
         for prediction, targets, lang in zip(predictions, references, langs):
             said = caption_tokens(prediction, lang)
-            shares = []
-            for expected in (caption_tokens(target, lang) for target in targets):
-                common = common_length(expected, said)
-                shares.append((common / max(len(said), 1), common / max(len(expected), 1)))
+            expected = [caption_tokens(target, lang) for target in targets]
+            common = common_lengths(said, expected)
+            shares = [(c / max(len(said), 1), c / max(len(one), 1)) for c, one in zip(common, expected)]
             scores.append(combine(shares))
         return averaged(scores)
 

@@ -36,18 +36,28 @@ def edit_distance(first: Sequence[Hashable], second: Sequence[Hashable]) -> int:
 def common_length(first: Sequence[Hashable], second: Sequence[Hashable]) -> int:
     """Length of the longest common subsequence.
 
-    Source: Hyyrö, "Bit-parallel LCS-length computation revisited" (2004).
-
     >>> common_length("a man rides a wave".split(), "a wave a man".split())
     2
     """
+    return common_lengths(first, [second])[0]
+
+
+def common_lengths(first: Sequence[Hashable], others: Sequence[Sequence[Hashable]]) -> list[int]:
+    """Length of the longest subsequence that `first` shares with each of the others.
+
+    Source: Hyyrö, "Bit-parallel LCS-length computation revisited" (2004).
+    """
     where = _positions(first)
     every = (1 << len(first)) - 1
-    row = every  # a zero bit for each item of the subsequence found so far
-    for item in second:
-        match = row & where.get(item, 0)
-        row = ((row + match) | (row - match)) & every
-    return len(first) - bin(row).count("1")
+    lengths = []
+    for other in others:
+        row = every  # a zero bit for each item of the subsequence found so far
+        for item in other:
+            if match := where.get(item, 0):
+                match &= row
+                row = ((row + match) | (row - match)) & every
+        lengths.append(len(first) - row.bit_count())
+    return lengths
 
 
 def _positions(sequence: Sequence[Hashable]) -> dict[Hashable, int]:

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monoglot.evaluate.metrics.text import caption_tokens, characters, is_unspaced, normalised, words
+from monoglot.evaluate.metrics.text import (
+    _plain_tokens,
+    _treebank,
+    caption_tokens,
+    characters,
+    folded,
+    is_unspaced,
+    normalised,
+    words,
+)
 
 # Left: captions. Right: what Stanford's PTBTokenizer 3.4.1 (-lowerCase) makes of them, punctuation dropped.
 TREEBANK = {
@@ -65,6 +74,36 @@ def test_plain_captions_are_split_at_spaces(caption):
     assert caption_tokens(caption) == caption.split()
 
 
+PIECES = [
+    "a",
+    "dog",
+    "Cannot",
+    "gonna",
+    "5",
+    "6,7",
+    "etc",
+    "mr",
+    "p.m",
+    "u.s",
+    "-",
+    ",",
+    ".",
+    "'",
+    "n't",
+    "é",
+    "x_y",
+    "\n",
+    "no",
+]
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(st.tuples(st.sampled_from(PIECES), st.sampled_from([" ", "", ", ", "."]))))
+def test_plain_texts_are_split_as_all_others(pieces):
+    text = folded("".join(piece + gap for piece, gap in pieces))
+    assert _plain_tokens(text) in ([], _treebank(text))
+
+
 @settings(deadline=None)
 @given(st.text())
 def test_any_text_is_taken(text):
@@ -83,3 +122,15 @@ def test_japanese_is_taken_by_character():
 def test_composed_and_decomposed_accents_are_equal():
     assert words("cafe\u0301") == words("caf\u00e9") == ["café"]
     assert normalised("Cafe\u0301!") == normalised(" CAF\u00c9 ")
+
+
+def test_vowel_signs_stay_with_their_letters():
+    assert caption_tokens("एक लाल किताब, मेज़ पर।", "hi") == ["एक", "लाल", "किताब", "मेज़", "पर"]
+    assert caption_tokens("புத்தகம் மேசை", "ta") == ["புத்தகம்", "மேசை"]
+    assert caption_tokens("I ❤️ it 👍🏽") == ["i", "it"]
+
+
+def test_what_has_no_width_is_no_character():
+    assert words("co\u00adoperate", "en") == ["cooperate"]
+    assert characters("ไก่\u200bแดง", "th") == characters("ไก่แดง", "th")
+    assert normalised("\ufeffa cat") == "a cat"

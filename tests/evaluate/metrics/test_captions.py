@@ -1,7 +1,6 @@
 """BLEU, ROUGE-L, CIDEr and CIDEr-D: against pycocoevalcap, sacrebleu and a slow loop of their formulas."""
 
 import math
-import time
 from collections import Counter
 
 import numpy as np
@@ -116,23 +115,6 @@ def test_cider_is_the_slow_loop(name, clip):
     assert scores.value == pytest.approx(scores.per_item.mean())
 
 
-def test_cider_d_of_the_reference_example():
-    # Values recorded from the CIDEr-D that UnIVAL validates captions with, document frequencies from the set itself.
-    references = [
-        ["a man rides a wave", "a surfer on a wave in the ocean"],
-        ["two dogs play in the grass", "dogs running on grass", "a pair of dogs"],
-        ["a red bus on the street"],
-    ]
-    predictions = [
-        "A man rides a wave on a board.",
-        "two dogs running in the grass",
-        "a red bus parked on the street",
-    ]
-    scores = METRICS["cider_d"].score(predictions, references)
-    assert scores.per_item == pytest.approx([4.001285177582964, 2.3895028344694937, 5.038373731742406], abs=1e-12)
-    assert scores.value == pytest.approx(3.809720581264955, abs=1e-12)
-
-
 def test_rouge_l_is_the_f1_of_the_best_reference():
     scores = METRICS["rouge_l"].score(["the cat sat on mats"], [["the cat sat", "a dog sat on the mats today"]])
     assert scores.value == pytest.approx(2 * (3 / 5) * 1 / (3 / 5 + 1))
@@ -165,16 +147,3 @@ class TestEdges:
         worst = METRICS[name].score(["犬が二匹いる", "赤い車が走る"], expected, lang="ja").value
         best = METRICS[name].score(said, expected, lang="ja").value
         assert best > worst + 0.3
-
-
-@pytest.mark.slow
-def test_five_thousand_pictures_in_seconds():
-    rng = np.random.default_rng(0)
-    vocabulary = np.array([f"word{i}" for i in range(9000)])
-    often = 1 / np.arange(1, 9001)
-    texts = [" ".join(row) for row in rng.choice(vocabulary, (30000, 11), p=often / often.sum())]
-    predictions, references = texts[:5000], [texts[i : i + 5] for i in range(5000, 30000, 5)]
-    for name in ("cider_d", "bleu_4", "rouge_l_coco"):
-        begin = time.perf_counter()
-        METRICS[name].score(predictions, references)
-        assert time.perf_counter() - begin < 20, name
