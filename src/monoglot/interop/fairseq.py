@@ -59,6 +59,9 @@ READING = {
 PLACES: dict[str, dict[str, Any]] = {"image": {}, "video": {"frame_positions": 0}, "audio": {"positions": "square"}}
 """Where tokens lie: frames of a clip share one grid, sounds lie as if they filled a square (sections 9 and 10)."""
 
+PRETRAINING = "unify_task"
+"""The task of stages 1 and 2 in a checkpoint's settings; each fine-tuning has its own, and other prompts (section 3)."""
+
 ARITHMETIC: dict[str, object] = {
     "encoder_normalize_before": True,
     "decoder_normalize_before": True,
@@ -236,6 +239,7 @@ def config_of(weights: Weights, *, without: Sequence[str] = (), published: bool 
         _same_arithmetic(weights)
     ffn, width = weights.matrix("encoder.layers.0.fc1.weight")
     named = weights.settings.get("arch") or weights.settings.get("_name")
+    pretrained = weights.settings.get("task", PRETRAINING) == PRETRAINING
     page: dict[str, Any] = {
         "name": str(named or ("bart_base" if weights.is_bart else "unival")),
         "width": width,
@@ -246,6 +250,7 @@ def config_of(weights: Weights, *, without: Sequence[str] = (), published: bool 
         "source_positions": weights.matrix("encoder.embed_positions.weight")[0] - 2,
         "target_positions": weights.matrix("decoder.embed_positions.weight")[0] - 2,
         "dropout": weights.said("dropout", 0.1),
+        "wording": "unival_pretraining" if pretrained else "unival_finetuning",
     }
     if weights.is_bart:
         modalities = {name: settings for name, settings in STAGE_1.items() if name not in without}
