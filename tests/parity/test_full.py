@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from formula import COMPUTED, PREFIXES, fill, reference, uniform, wave, weight
+from record import agree
 from safetensors.torch import load_file
 from tiny import Case
 
@@ -98,23 +99,29 @@ def test_states_and_logits(name, model, stored, expected, run):
     tensors, batch, memory = run(name)
     rows = tensors["enc_rows"]
     valid = ~tensors["encoder_padding_mask"][:, rows]
-    assert memory.valid.sum() == (~tensors["encoder_padding_mask"]).sum()
-    torch.testing.assert_close(memory.states[:, rows][valid], tensors["encoder_out_rows"][valid], atol=1e-4, rtol=0)
-    torch.testing.assert_close(
-        memory.positions[:, rows][valid], tensors["position_embeddings_rows"][valid], atol=1e-5, rtol=0
+    case = f"full/{name}"
+    agree(case, "valid places", int(memory.valid.sum()), int((~tensors["encoder_padding_mask"]).sum()))
+    agree(case, "encoder output", memory.states[:, rows][valid], tensors["encoder_out_rows"][valid], 1e-4)
+    agree(
+        case, "position embeddings", memory.positions[:, rows][valid], tensors["position_embeddings_rows"][valid], 1e-5
     )
     logits = model.logits(model.decode(batch.target_in, memory))
     valid = batch.target_valid
     some = logits[..., stored["vocab_subset_ids"]]
-    torch.testing.assert_close(some[valid], tensors["logits_vocab_subset"][valid], atol=1e-4, rtol=0)
-    sums = logits.logsumexp(-1)
-    torch.testing.assert_close(sums[valid], tensors["logits_logsumexp"][valid], atol=1e-4, rtol=0)
-    assert torch.equal(logits.argmax(-1)[valid], tensors["logits_top10_ids"][valid][:, 0])
+    agree(case, "logits", some[valid], tensors["logits_vocab_subset"][valid], 1e-4)
+    agree(case, "log of the sum of all logits", logits.logsumexp(-1)[valid], tensors["logits_logsumexp"][valid], 1e-4)
+    agree(case, "likeliest words", logits.argmax(-1)[valid], tensors["logits_top10_ids"][valid][:, 0])
     for smoothing in (0.0, 0.1):
         losses = token_losses(logits[valid], batch.target_out[valid], smoothing=smoothing)
         known = expected["cases"][name]["losses"][f"ce_eps{smoothing}"]
         assert len(losses) == known["sample_size"]
-        assert losses.mean().item() == pytest.approx(known["loss"] / known["sample_size"], abs=1e-4)
+        agree(
+            case,
+            f"mean loss of a token, smoothing {smoothing}",
+            losses.mean(),
+            known["loss"] / known["sample_size"],
+            1e-4,
+        )
 
 
 SEARCHES = {
@@ -144,5 +151,6 @@ def test_hypotheses(name, search, model, expected, run):
     ranges = [Range()] * len(batch) if "range" in search else None
     found = beam_search(model, memory, SEARCHES[search], constraints=ranges)
     for hypotheses, known in zip(found, expected["cases"][name]["generation"][search], strict=True):
-        assert [list(h.tokens) for h in hypotheses][: len(known)] == [h["tokens"] for h in known]
-        assert [h.score for h in hypotheses][: len(known)] == pytest.approx([h["score"] for h in known], abs=1e-4)
+        ours = hypotheses[: len(known)]
+        agree(f"full/{name}", f"{search}: tokens", [list(h.tokens) for h in ours], [h["tokens"] for h in known])
+        agree(f"full/{name}", f"{search}: scores", [h.score for h in ours], [h["score"] for h in known], 1e-4)

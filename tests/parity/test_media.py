@@ -10,6 +10,7 @@ import pytest
 import torch
 from formula import wave64
 from PIL import Image
+from record import agree
 from safetensors.torch import load_file
 
 from monoglot.modalities import audio, image, video
@@ -29,11 +30,12 @@ PICTURE = str(FOLDER / "synthetic_200x150.png")
 def test_pictures(published):
     config = ImageConfig(encoder="resnet101", size=64, published=published)
     pixels = image.prepare(Media("image", PICTURE), config)
-    assert np.abs(pixels.astype(int) - STORED["image.64"].numpy().astype(int)).max() <= 1
+    case = "preprocess/image" + ", published" * published
+    agree(case, "pixels, of 255", pixels / 255, STORED["image.64"].numpy() / 255, 1 / 255)
     rows = normalised(torch.from_numpy(pixels), torch.float32)[:, :8]
-    torch.testing.assert_close(rows, STORED["image.64_normalised"], atol=2 / 255 + 1e-6, rtol=0)
+    agree(case, "normalised pixels", rows, STORED["image.64_normalised"], 2 / 255 + 1e-6)
     referred = image.prepare(Media("image", PICTURE), config.model_copy(update={"size": 512}))[:, ::4, ::4]
-    assert np.abs(referred.astype(int) - STORED["image.refcoco"].numpy().astype(int)).max() <= 1
+    agree(case, "pixels for boxes, of 255", referred / 255, STORED["image.refcoco"].numpy() / 255, 1 / 255)
 
 
 @pytest.mark.parametrize("size", [48, 72])  # frames are 60 high: less, and more than there is
@@ -41,12 +43,13 @@ def test_frames_are_cut_out_of_the_middle(size):
     config = VideoConfig(encoder="resnext101_3d", published=True).model_copy(update={"size": size})
     frames = STORED["video.frames"].permute(0, 2, 3, 1).numpy()
     cut = np.stack([np.asarray(as_square(Image.fromarray(frame), config)) for frame in frames])
-    np.testing.assert_array_equal(cut.transpose(3, 0, 1, 2), STORED[f"video.cut_{size}"].numpy())
+    agree("preprocess/video", f"frames cut to {size}", cut.transpose(3, 0, 1, 2), STORED[f"video.cut_{size}"].numpy())
 
 
 @pytest.mark.parametrize("case", JSON["frame_indices"])
 def test_frames_are_drawn_as_after_seed_0(case):
-    assert drawn_frames(case["vlen"], case["num_frames"]) == case["rand_seed0"]
+    drawn = drawn_frames(case["vlen"], case["num_frames"])
+    agree("preprocess/video", f"{case['num_frames']} of {case['vlen']} frames drawn", drawn, case["rand_seed0"])
 
 
 def test_frames_by_default_are_those_of_the_middle_give_or_take_one():
@@ -65,7 +68,13 @@ def test_short_sounds_are_repeated_and_long_ones_cut_at_random(case):
     if not case["longer"]:
         assert filled(samples, config).tolist() == case["out"]
     item = audio.prepare(Media("audio", (samples / 100, 48_000)), config)
-    np.testing.assert_allclose(item * 100, case["out"], atol=1e-5)
+    agree(
+        "preprocess/audio",
+        f"{case['input_len']} samples to {case['max_len']}",
+        item * 100,
+        np.array(case["out"], np.float32),
+        1e-5,
+    )
 
 
 def test_sixteen_bits():

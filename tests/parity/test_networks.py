@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from formula import COMPUTED, PREFIXES, fill, reference, uniform, wave
+from record import agree
 from safetensors.torch import load_file
 from tiny import GOLDEN
 
@@ -63,9 +64,10 @@ def stats():
     return json.loads((PREPROCESS / "media.json").read_text())["module_stats"]
 
 
-def close(found: torch.Tensor, expected: torch.Tensor) -> None:
+def close(case: str, what: str, found: torch.Tensor, expected: torch.Tensor) -> None:
     """Within 1e-5, of the value where it is above 1: sums of thousands of products depend on their order that much."""
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    size = expected.abs().clamp(min=1)
+    agree(case, f"{what}, of the value above 1", found / size, expected / size, 1e-5)
 
 
 INPUTS = {
@@ -83,13 +85,13 @@ def test_one_block_a_stage(case):
     expected = load_file(GOLDEN / f"{case}.safetensors")[f"mid.{kind}_features"]
     network = ear(480) if kind == "audio" else filled(kind, ONE_EACH)
     found = network.maps(make())
-    close(found, expected)
+    close(f"tiny/{case.removeprefix('case_')}", f"{kind} features", found, expected)
 
 
 @torch.no_grad()
 def test_pictures_at_full_depth(golden):
     found = filled("image", BLOCKS[101]).maps(uniform("module/image", (1, 3, 64, 96), -1, 1))
-    close(found, golden["image.out"])
+    close("full/image", "features", found, golden["image.out"])
 
 
 @pytest.mark.parametrize(("frames", "side"), [(8, 64), (16, 64), (3, 48)])
@@ -98,14 +100,14 @@ def test_clips_at_full_depth(golden, frames, side):
     found = filled("video", BLOCKS[101]).maps(
         uniform(f"module/video{frames}x{side}", (1, 3, frames, side, side), -1, 1)
     )
-    close(found, golden[f"video{frames}x{side}.out"])
+    close("full/video", f"features of {frames} frames of {side}", found, golden[f"video{frames}x{side}.out"])
 
 
 @torch.no_grad()
 def test_sounds_at_full_depth(golden):
     sound = wave(48_000, 1)[None]
-    torch.testing.assert_close(ear(200).log_mel(sound)[0], golden["audio.logmel_hop200"], atol=1e-3, rtol=0)
-    close(ear(200).maps(sound), golden["audio.out"])
+    agree("full/audio", "log-mel, dB", ear(200).log_mel(sound)[0], golden["audio.logmel_hop200"], 1e-3)
+    close("full/audio", "features", ear(200).maps(sound), golden["audio.out"])
 
 
 @torch.no_grad()
@@ -174,14 +176,14 @@ def test_a_checkpoint_brings_its_own_bands():
 def test_bands_are_librosas(rate):
     stored = load_file(reference("preprocess/audio.safetensors"))[f"melW_{rate}"]
     bands = torch.from_numpy(mel_filters(rate, N_FFT, MELS, LOWEST_HZ, HIGHEST_HZ)).T
-    torch.testing.assert_close(bands, stored, atol=1e-8, rtol=1e-5)
+    agree("preprocess/audio", f"mel bands at {rate} Hz", bands, stored, 1e-7)
 
 
 @pytest.mark.parametrize("hop", [200, 480])
 def test_log_mel(hop):
     expected = load_file(PREPROCESS / "media.safetensors")[f"audio.logmel_hop{hop}"]
     found = build("audio", (), hop).log_mel(wave(24_000, 1)[None])[0]
-    torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
+    agree("preprocess/audio", f"log-mel with hop {hop}, dB", found, expected, 1e-3)
 
 
 def test_training_hides_stripes_of_sounds_and_nothing_of_pictures():
