@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint bench packs nano scores clean
+.PHONY: demo test lint bench parity packs nano scores clean
 
 demo: $(VENV)/.demo
 	$(BIN)/monoglot demo --out out/demo
@@ -19,6 +19,9 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.demo
 	$(BIN)/python benchmarks/latency.py
+
+parity: $(VENV)/.dev
+	$(BIN)/python benchmarks/parity.py
 
 packs: $(VENV)/.packs
 	$(BIN)/monoglot data build emoji clips sounds prompts spoken docstrings --out packs
