@@ -7,6 +7,7 @@ import re
 
 import pytest
 import torch
+from record import agree
 from safetensors.torch import load_file
 from tiny import GOLDEN, Case, tiny_model
 
@@ -57,8 +58,8 @@ def test_criteria_on_raw_logits(name):
         allowed = only(*map(int, given["constraint_range"].split(",")), logits.shape[1]).expand_as(logits)
     weights = stored["conf"][:, None].expand_as(valid)[valid] if "conf" in given else None
     total, kept = summed(loss, float(eps.removeprefix("eps=")), logits, target, weights, allowed, step=int(drop[3]))
-    assert total == pytest.approx(CRITERIA[name]["loss"], abs=2e-5)
-    assert kept == pytest.approx(CRITERIA[name]["sample_size"])
+    agree(f"tiny/criterion/{name}", "sum of losses", total, CRITERIA[name]["loss"], 2e-5)
+    agree(f"tiny/criterion/{name}", "tokens that count", kept, float(CRITERIA[name]["sample_size"]), 1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -108,5 +109,5 @@ def test_criteria_on_the_model(answered, name, loss, options):
     if "masks" in options:
         allowed = limited(target, logits.shape[1])
     total, kept = summed(loss, 0.1, logits, target, weights, allowed, step=options.get("step", 0))
-    assert total == pytest.approx(VARIANTS[name]["loss"], rel=1e-6, abs=2e-5)
-    assert kept == pytest.approx(VARIANTS[name]["sample_size"])
+    agree(f"tiny/loss_variants/{name}", "sum of losses", total, VARIANTS[name]["loss"], 1e-6, relative=True)
+    agree(f"tiny/loss_variants/{name}", "tokens that count", kept, float(VARIANTS[name]["sample_size"]), 1e-5)

@@ -152,5 +152,6 @@ def test_hypotheses(name, search, model, expected, run):
     found = beam_search(model, memory, SEARCHES[search], constraints=ranges)
     for hypotheses, known in zip(found, expected["cases"][name]["generation"][search], strict=True):
         ours = hypotheses[: len(known)]
-        agree(f"full/{name}", f"{search}: tokens", [list(h.tokens) for h in ours], [h["tokens"] for h in known])
+        tokens = [word for h in known for word in (*h["tokens"], -1)]
+        agree(f"full/{name}", f"{search}: tokens", [word for h in ours for word in (*h.tokens, -1)], tokens)
         agree(f"full/{name}", f"{search}: scores", [h.score for h in ours], [h["score"] for h in known], 1e-4)

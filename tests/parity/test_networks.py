@@ -91,7 +91,7 @@ def test_one_block_a_stage(case):
 @torch.no_grad()
 def test_pictures_at_full_depth(golden):
     found = filled("image", BLOCKS[101]).maps(uniform("module/image", (1, 3, 64, 96), -1, 1))
-    close("full/image", "features", found, golden["image.out"])
+    close("full/modules/image", "features", found, golden["image.out"])
 
 
 @pytest.mark.parametrize(("frames", "side"), [(8, 64), (16, 64), (3, 48)])
@@ -100,14 +100,14 @@ def test_clips_at_full_depth(golden, frames, side):
     found = filled("video", BLOCKS[101]).maps(
         uniform(f"module/video{frames}x{side}", (1, 3, frames, side, side), -1, 1)
     )
-    close("full/video", f"features of {frames} frames of {side}", found, golden[f"video{frames}x{side}.out"])
+    close("full/modules/video", f"features of {frames} frames of {side}", found, golden[f"video{frames}x{side}.out"])
 
 
 @torch.no_grad()
 def test_sounds_at_full_depth(golden):
     sound = wave(48_000, 1)[None]
-    agree("full/audio", "log-mel, dB", ear(200).log_mel(sound)[0], golden["audio.logmel_hop200"], 1e-3)
-    close("full/audio", "features", ear(200).maps(sound), golden["audio.out"])
+    agree("full/modules/audio", "log-mel, dB", ear(200).log_mel(sound)[0], golden["audio.logmel_hop200"], 1e-3)
+    close("full/modules/audio", "features", ear(200).maps(sound), golden["audio.out"])
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from record import agree
 from tiny import GOLDEN, Case, tiny_model
 
 from monoglot.decode.constrain import Trie
@@ -81,13 +82,20 @@ def test_hypotheses(model, name):
         code_rows=torch.ones(len(batch), dtype=torch.bool) if run["gen_code"] else None,
         rules=[only_codes_before(run["kw"]["max_len_b"])] if run["gen_code"] else [],
     )
-    assert len(found) == len(run["hypos"]) == len(batch)
-    for hypotheses, expected in zip(found, run["hypos"]):
-        assert len(hypotheses) == len(expected)
-        for hypothesis, stored in zip(hypotheses, expected):
-            assert list(hypothesis.tokens) == stored["tokens"]
-            assert hypothesis.score == pytest.approx(stored["score"], abs=1e-4)
-            assert list(hypothesis.token_scores) == pytest.approx(stored["pos_scores"], abs=1e-4)
+    assert [len(hypotheses) for hypotheses in found] == [len(hypotheses) for hypotheses in run["hypos"]]
+    assert len(found) == len(batch)
+    ours = [hypothesis for hypotheses in found for hypothesis in hypotheses]
+    stored = [hypothesis for hypotheses in run["hypos"] for hypothesis in hypotheses]
+    case = f"tiny/generation/{name}"
+    agree(
+        case,
+        "tokens",
+        [word for h in ours for word in (*h.tokens, -1)],
+        [w for h in stored for w in (*h["tokens"], -1)],
+    )
+    agree(case, "scores", [h.score for h in ours], [h["score"] for h in stored], 1e-4)
+    token_scores = [score for h in ours for score in h.token_scores]
+    agree(case, "scores of tokens", token_scores, [score for h in stored for score in h["pos_scores"]], 1e-4)
 
 
 def test_every_stored_run_is_here():
@@ -111,7 +119,7 @@ def test_scores_of_all_candidates(model, prompt):
             model, memory, [answers] * len(batch), constraints=tries, prefixes=prefixes, batch_size=batch_size
         )
         for scores, expected in zip(found, stored["scores"][prompt], strict=True):
-            assert scores.tolist() == pytest.approx(expected, abs=1e-4)
+            agree("tiny/candidates", f"log-probabilities after {prompt}", scores, expected, 1e-4)
             assert float(scores.exp().sum()) == pytest.approx(1, abs=1e-4)
 
 
