@@ -19,8 +19,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 import monoglot
+from monoglot.demo import SAMPLES
 
 ROOT = Path(__file__).parent
 
@@ -35,7 +37,8 @@ def clip(frames: int = 24) -> np.ndarray:
 
 def jobs() -> dict[str, dict]:
     rng = np.random.default_rng(0)
-    picture = rng.integers(0, 255, (480, 640, 3), dtype=np.uint8)
+    drawing = Image.open(SAMPLES / "media" / "names-en-noto-1f9c0.png").convert("RGBA").resize((640, 480))
+    picture = Image.alpha_composite(Image.new("RGBA", drawing.size, "white"), drawing).convert("RGB")
     speech = (rng.normal(size=5 * 16000) * 0.05).astype(np.float32)
     return {
         "picture, name": {"task": "name", "image": picture},
