@@ -372,12 +372,14 @@ class ConvNorm(nn.Module):
         nn.init.normal_(self.conv.weight, std=math.sqrt((2 if relu else 1) / (before // groups * kernel**2)))
 
     def forward(self, x: Tensor) -> Tensor:
-        norm = self.norm
+        conv, norm = self.conv, self.norm
+        assert norm.running_mean is not None and norm.running_var is not None
         if self.uneven:
             x = F.pad(x, self.uneven)
-        x = F.batch_norm(
-            self.conv(x), norm.running_mean, norm.running_var, norm.weight, norm.bias, training=False, eps=norm.eps
-        )
+        # With fixed statistics the norm is a factor and a shift, which the convolution takes in: a pass less over the maps.
+        factor = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        weight, shift = conv.weight * factor[:, None, None, None], norm.bias - norm.running_mean * factor
+        x = F.conv2d(x, weight, shift, conv.stride, conv.padding, groups=conv.groups)
         return F.relu6(x) if self.relu else x
 
 
