@@ -373,7 +373,8 @@ class ConvNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         conv, norm = self.conv, self.norm
-        assert norm.running_mean is not None and norm.running_var is not None
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
         if self.uneven:
             x = F.pad(x, self.uneven)
         # With fixed statistics the norm is a factor and a shift, which the convolution takes in: a pass less over the maps.
