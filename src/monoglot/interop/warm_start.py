@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from monoglot.interop.ctranslate2 import read_ctranslate2
 from monoglot.interop.parts import Part, part_or_none
-from monoglot.modalities.audio import load_whisper_encoder
-from monoglot.modalities.image import load_lite0
+from monoglot.modalities.audio import WhisperEncoder, load_whisper_encoder
+from monoglot.modalities.image import Lite0Trunk, load_lite0
 from monoglot.model.layers import DecoderLayer, EncoderLayer
 from monoglot.model.unified import UnifiedModel
 from monoglot.text.tokenizer import Tokenizer
@@ -52,12 +52,12 @@ def warm_start(model: UnifiedModel, tokenizer: Tokenizer, *, seed: int = 0, lang
         if eyes and (part := part_or_none("lite0")):
             weights = torch.load(part.files["model.pth"], weights_only=True)
             for trunk in eyes:  # usually one and the same
-                load_lite0(trunk, weights)
+                load_lite0(cast(Lite0Trunk, trunk), weights)
             taken["lite0"] = f"{part.source}; {part.licence}"
         if part := part_or_none("whisper-tiny-en"):
             arrays = read_ctranslate2(part.files["model.bin"])
             if "audio" in model.encoders:
-                load_whisper_encoder(model.encoders["audio"], arrays)
+                load_whisper_encoder(cast(WhisperEncoder, model.encoders["audio"]), arrays)
                 if language:
                     _hear_as_whisper(model, arrays)
             if language:

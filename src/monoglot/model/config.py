@@ -86,7 +86,7 @@ def _read_settings(name: str, settings: Any) -> Any:
     """The settings of one modality; ValueError in one line."""
     modality = MODALITIES[name]
     try:
-        read = modality.config.model_validate(settings)
+        read: Any = modality.config.model_validate(settings)  # each has an `encoder`
     except ValidationError as error:
         first = error.errors()[0]
         key = str(first["loc"][-1]) if first["loc"] else ""

@@ -8,6 +8,7 @@ Source: sections 9, 10 and 13 of the published model's arithmetic; 'added' posit
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -151,9 +152,9 @@ class SourcePlace(nn.Module):
 def start_positions(place: SourcePlace) -> None:
     """Media positions that are added begin as waves as strong as what they are added to; drawn at 0.02 they stay unheard (docs/log.md)."""
     with torch.no_grad():
-        for table in place.cells.values():
+        for table in cast("list[nn.Embedding]", place.cells.values()):
             table.weight.copy_(grid_waves(place.c.grid_side, place.c.width))
-        for table in place.frames.values():
+        for table in cast("list[nn.Embedding]", place.frames.values()):
             table.weight.copy_(waves(len(table.weight), place.c.width))
 
 
