@@ -1,52 +1,237 @@
 """How much a loss counts. (How often a row is drawn is the mixture's, when a data set comes in is the curriculum's.)
 
-Losses are averaged over the tokens of each data set first, so that long answers do not drown short ones; a balancer weighs these averages.
+    losses float32[K] of a step -> update -> weights float32[K] for the next step; `auto` also draws float32[K], factors of the quotas
+
+K data sets. Losses are averaged over the tokens of each data set first, so that long answers do not drown short ones; a balancer weighs
+these averages. docs/balance.md says which to take when.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from monoglot.registry import Registry
 
+FEWEST, MOST = 0.25, 4.0
+"""Bounds of what `auto` multiplies quotas by."""
+
+
+class Balance(BaseModel):
+    """Which balancer, and its settings: `balance: auto`, or `balance: {kind: auto, every: 20}`.
+
+    >>> Balance.model_validate("equal").kind
+    'equal'
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: str = Field(
+        "fixed", description="How much each data set's loss counts; one of monoglot.train.balance.BALANCERS."
+    )
+    temperature: float = Field(
+        2.0,
+        ge=1,
+        description="`temperature`: shares are raised to 1 / temperature; 1 is `fixed`, much is nearly equal.",
+    )
+    alpha: float = Field(
+        1.5, ge=0, description="`gradnorm`: how strongly a data set that is behind is pulled along; 0 for equal norms."
+    )
+    decay: float = Field(1e-3, ge=0, description="`famo`: how fast its logits are forgotten.")
+    lr: float = Field(0.025, gt=0, description="`uncertainty`, `gradnorm`, `famo`: step size of what they learn.")
+    every: int = Field(20, ge=1, description="`auto`: steps between changes of the quotas.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _settings_belong_to_it(self) -> Balance:
+        own = BALANCERS[self.kind].settings
+        for name in sorted(self.model_fields_set - {"kind", *own}):
+            others = [kind for kind, balancer in BALANCERS.items() if name in balancer.settings]
+            raise ValueError(f"{name}: is a setting of {', '.join(others)}, which '{self.kind}' does not look at")
+        return self
+
 
 class Balancer(Protocol):
-    def weights(self, losses: Tensor) -> Tensor:
-        """float[K] factors for the mean losses float[K] of the data sets in a step; detached from the graph."""
+    """Says how much the loss of each data set counts; one is made for each stage of a run.
+
+    Made from quotas float32[K] (rows a step), loss_weights float32[K] and the recipe's settings.
+    """
+
+    needs_norms: ClassVar[bool]
+    """True if `update` wants gradient norms."""
+    settings: ClassVar[tuple[str, ...]]
+    """The fields of `Balance` that it looks at."""
+
+    def weights(self) -> Tensor:
+        """float32[K] factors of the data sets' mean losses in the coming step: positive, sum 1, no graph."""
+
+    def update(self, losses: Tensor, norms: Tensor | None = None) -> None:
+        """Take in the step just done.
+
+        Args:
+            losses: float32[K] mean token losses in nats; nan for a data set without rows in this step.
+            norms: float32[K] norms of the gradient of each (unweighted) mean loss by the shared parameters, nan likewise.
+        """
+
+    def draws(self) -> Tensor | None:
+        """float32[K] factors of the quotas, each in [0.25, 4], that keep the sum of rows; None: quotas stay."""
+
+    def state(self) -> dict[str, list[float]]:
+        """What `load_state` needs to go on bit by bit; survives JSON."""
+
+    def load_state(self, state: Mapping[str, Sequence[float]]) -> None:
+        """Raises ValueError for the state of another balancer or of another number of data sets."""
 
 
-class Share:
-    """Each data set counts by its quota times its weight in the recipe, scaled to sum 1.
+class Fixed:
+    """The recipe's own numbers: quota times loss weight, so that each row counts by the loss weight of its data set.
 
-    >>> Share([2, 6], [1.0, 1.0]).weights(torch.zeros(2)).tolist()
+    >>> Fixed(torch.tensor([2.0, 6.0]), torch.ones(2), Balance()).weights().tolist()
     [0.25, 0.75]
     """
 
-    def __init__(self, quotas: list[int], weights: list[float]):
-        share = torch.tensor(quotas, dtype=torch.float32) * torch.tensor(weights)
-        self.shares = share / share.sum()
+    needs_norms: ClassVar[bool] = False
+    settings: ClassVar[tuple[str, ...]] = ()
+    remembers: ClassVar[tuple[str, ...]] = ()
+    """Names of the tensors float64[K] or float64[1] that make up the state."""
 
-    def weights(self, losses: Tensor) -> Tensor:
-        return self.shares
+    def __init__(self, quotas: Tensor, loss_weights: Tensor, settings: Balance):
+        self.quotas = quotas.double()
+        self.shares = _scaled(self.quotas * loss_weights.double())
+
+    def weights(self) -> Tensor:
+        return self.shares.float()
+
+    def update(self, losses: Tensor, norms: Tensor | None = None) -> None:
+        pass
+
+    def draws(self) -> Tensor | None:
+        return None
+
+    def state(self) -> dict[str, list[float]]:
+        return {name: getattr(self, name).tolist() for name in self.remembers}
+
+    def load_state(self, state: Mapping[str, Sequence[float]]) -> None:
+        mine, given = ({k: len(v) for k, v in s.items()} for s in (self.state(), state))
+        if mine != given:
+            raise ValueError(f"a balancer's state has {given} numbers, this one needs {mine}")
+        for name in self.remembers:
+            setattr(self, name, torch.tensor(state[name], dtype=torch.float64))
 
 
-class Equal:
-    """Each data set counts the same, whatever its quota; the recipe's weights still apply.
+class Equal(Fixed):
+    """Each data set counts by its loss weight alone, whatever its quota.
 
-    >>> Equal([2, 6], [1.0, 3.0]).weights(torch.zeros(2)).tolist()
+    >>> Equal(torch.tensor([2.0, 6.0]), torch.tensor([1.0, 3.0]), Balance()).weights().tolist()
     [0.25, 0.75]
     """
 
-    def __init__(self, quotas: list[int], weights: list[float]):
-        self.shares = Share([1] * len(quotas), weights).shares
-
-    def weights(self, losses: Tensor) -> Tensor:
-        return self.shares
+    def __init__(self, quotas: Tensor, loss_weights: Tensor, settings: Balance):
+        super().__init__(torch.ones_like(quotas), loss_weights, settings)
 
 
-BALANCERS: Registry[type] = Registry("balancer")
-BALANCERS.add("share", Share)
+class Auto(Fixed):
+    """Draws more of what is being learned fastest: the share of the rows follows the progress per e-fold of rows.
+
+    Each data set's y = log(loss + LEVEL) is averaged twice over the rows drawn so far, with weights that grow as powers of their number, so that
+    the windows grow with the run. If y falls by s whenever the rows grow e-fold, the averages differ by s (1 / SLOW - 1 / FAST), whatever the
+    number of rows. To spend rows where they lower the sum of y most, shares proportional to s are best.
+
+    Manner: online data mixing (arXiv 2312.02406); progress over log rows: arXiv 2410.11820.
+    """
+
+    settings = ("every",)
+    remembers = ("multipliers", "steps", "rows", "waiting", "seen", "slow", "fast", "variance")
+
+    LEVEL = 0.1
+    """Nats a token; progress far below this level is none."""
+    SLOW, FAST = 1.5, 6.0
+    """An average with power p weighs the n-th row by n^(p - 1)."""
+    SPREAD = 0.1
+    """By how much progress usually differs between data sets; estimates that are less certain count less."""
+    LEAST = 0.01
+    """Progress that every data set is granted; when none makes more, quotas are the recipe's."""
+    PACE = 0.2
+    """How far multipliers go towards what is wanted at each change, in logs."""
+
+    def __init__(self, quotas: Tensor, loss_weights: Tensor, settings: Balance):
+        super().__init__(quotas, loss_weights, settings)
+        self.every = settings.every
+        self.multipliers = torch.ones_like(self.quotas)
+        self.steps = torch.zeros(1, dtype=torch.float64)
+        self.rows, self.waiting, self.seen, self.slow, self.fast, self.variance = torch.zeros(6, len(quotas)).double()
+
+    def weights(self) -> Tensor:
+        return _scaled(self.shares * self.multipliers).float()
+
+    def draws(self) -> Tensor | None:
+        return self.multipliers.float().clamp(FEWEST, MOST)
+
+    def update(self, losses: Tensor, norms: Tensor | None = None) -> None:
+        y = (losses.detach().double().clamp(min=0) + self.LEVEL).log()
+        here = torch.isfinite(y)
+        self.waiting = self.waiting + self.multipliers
+        new = torch.where(here, self.waiting, 0.0)
+        self.rows, self.waiting, self.seen = self.rows + new, self.waiting - new, self.seen + here
+        old_share = 1 - new / self.rows.clamp(min=1e-9)
+        y = torch.where(here, y, 0.0)
+        surprise = torch.where(self.seen > 1, y - self.fast, 0.0)
+        self.variance = torch.lerp(self.variance, surprise.square(), 1 - old_share**self.SLOW)
+        self.slow = torch.lerp(self.slow, y, 1 - old_share**self.SLOW)
+        self.fast = torch.lerp(self.fast, y, 1 - old_share**self.FAST)
+        self.steps = self.steps + 1
+        if self.steps.item() % self.every == 0:
+            self._change()
+
+    def _change(self) -> None:
+        wanted = (self._progress() + self.LEAST) / self.quotas
+        self.multipliers = bounded(
+            self.multipliers.log().lerp(bounded(wanted, self.quotas).log(), self.PACE).exp(), self.quotas
+        )
+
+    def _progress(self) -> Tensor:
+        """float64[K] fall or rise of y per e-fold of rows; drawn to the common value as far as it is uncertain."""
+        a, b = self.SLOW, self.FAST
+        span = 1 / a - 1 / b
+        slope = (self.slow - self.fast) / span
+        spread = a * a / (2 * a - 1) + b * b / (2 * b - 1) - 2 * a * b / (a + b - 1)
+        error2 = self.variance * spread / span**2 / self.seen.clamp(min=1)
+        sure = torch.where(self.seen > 1, 1 / (1 + error2 / self.SPREAD**2), 0.0)
+        size = (slope.square() - error2).clamp(min=0).sqrt()
+        common = (sure * size).sum() / sure.sum().clamp(min=1e-9)
+        return common + sure * (size - common)
+
+
+def bounded(wanted: Tensor, quotas: Tensor) -> Tensor:
+    """float64[K] in the proportions of `wanted`, cut off at 0.25 and 4, that leave the sum of rows as it is.
+
+    >>> bounded(torch.tensor([1.0, 100.0]).double(), torch.tensor([9.0, 1.0]).double()).tolist()
+    [0.6666..., 4.0]
+    """
+    wanted = wanted / wanted.max()
+    low, high = torch.tensor(FEWEST).double(), MOST / wanted.min()
+    for _ in range(100):  # the sum grows with the factor; bisection of its logarithm
+        middle = (low * high).sqrt()
+        if (quotas * (middle * wanted).clamp(FEWEST, MOST)).sum() < quotas.sum():
+            low = middle
+        else:
+            high = middle
+    return (high * wanted).clamp(FEWEST, MOST)
+
+
+def _scaled(numbers: Tensor) -> Tensor:
+    return numbers / numbers.sum()
+
+
+BALANCERS: Registry[type[Fixed]] = Registry("balancer")
+BALANCERS.add("fixed", Fixed)
 BALANCERS.add("equal", Equal)
+BALANCERS.add("auto", Auto)
