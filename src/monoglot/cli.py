@@ -266,8 +266,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(stop.exit_code)
     except InputError as error:
         _fail(str(error), 2, debug)
-    except KeyboardInterrupt:
-        _fail("stopped; what was finished is kept", 130, debug)
+    except KeyboardInterrupt as stop:
+        _fail(str(stop) or "stopped; what was finished is kept", 130, debug)
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:

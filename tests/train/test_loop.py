@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from small import MODALITY_SETTINGS, tiny_model
 
 from monoglot.data.prepare import Example
@@ -17,8 +18,12 @@ from monoglot.modalities.image import Lite0Image
 from monoglot.nouns import Posed, Sample, Sequence
 from monoglot.store import load_model, save_model
 from monoglot.text.vocabulary import EOS
-from monoglot.train import loop, steps
-from monoglot.train.loop import changed_model, run_length, train
+from monoglot.train import run as run_module
+from monoglot.train import steps
+from monoglot.train.checkpoint import last_checkpoint
+from monoglot.train.loop import train
+from monoglot.train.stages import run_length
+from monoglot.train.start import changed_model
 from monoglot.train.recipe import Recipe
 from monoglot.train.steps import similar_lengths
 
@@ -62,6 +67,12 @@ def recipe(start, coloured_rows, tmp_path):
     return make
 
 
+def weights(run) -> dict[str, torch.Tensor]:
+    """The model's weights in a run's last checkpoint."""
+    stored = load_file(next(last_checkpoint(run / "checkpoint").glob("*.safetensors")))
+    return {name.removeprefix("weights.model."): t for name, t in stored.items() if name.startswith("weights.model.")}
+
+
 class Stop(Exception):
     pass
 
@@ -73,16 +84,16 @@ def losses(monkeypatch):
     def run(recipe, folder, *, stop=None, resume=False):
         seen = []
 
-        class Watched(loop.Progress):
-            def step(self, step, losses, counts, norm, lr, **more):
-                assert len(seen) == step - self.first
-                seen.append((losses, counts, norm))
-                super().step(step, losses, counts, norm, lr, **more)
+        class Watched(run_module.Progress):
+            def step(self, step, losses, rows, **more):
+                assert len(seen) == step - self._first
+                seen.append((list(losses.values()), list(rows.values()), more["norm"]))
+                super().step(step, losses, rows, **more)
                 if step == stop:
                     raise Stop
 
         with monkeypatch.context() as patch:
-            patch.setattr(loop, "Progress", Watched)
+            patch.setattr(run_module, "Progress", Watched)
             if stop is None:
                 train(recipe, folder, resume=resume, quiet=True)
             else:
@@ -99,9 +110,9 @@ def test_it_learns(recipe, losses, tmp_path):
     first, last = (torch.tensor([step[0] for step in part]).mean(0) for part in (seen[:4], seen[-4:]))
     assert (last < 0.6 * first).all(), (first, last)
     assert all(counts == [3, 2] for _, counts, _ in seen)
-    assert sorted(path.name for path in run.iterdir()) == ["checkpoint.pt", "metrics.jsonl", "model", "recipe.yaml"]
-    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in metrics] == [0, 10]
+    assert sorted(path.name for path in run.iterdir()) == ["checkpoint", "metrics.jsonl", "model", "recipe.yaml"]
+    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines() if '"loss"' in line]
+    assert [line["step"] for line in metrics] == [0, 10, 19]
     assert set(metrics[0]["loss"]) == {"names", "boxes"}
     lineage = json.loads((run / "model" / "lineage.json").read_text())
     assert lineage["recipe"]["steps"] == 20
@@ -121,7 +132,7 @@ def test_encoders_are_in_training_when_they_learn(recipe, losses, tmp_path, monk
 def test_frozen_weights_rest(recipe, losses, start, tmp_path):
     losses(recipe(freeze=["encoders", "words"], steps=3), tmp_path / "run")
     before, _ = load_model(start)
-    after = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["model"]
+    after = weights(tmp_path / "run")
     moved = {name for name, tensor in before.state_dict().items() if not torch.equal(tensor, after[name])}
     assert not [name for name in moved if name.startswith(("encoders", "words"))]
     still = {n for n, p in before.named_parameters() if n not in moved and not n.startswith(("encoders", "words"))}
@@ -139,7 +150,7 @@ def test_resuming_gives_the_same_losses_bit_by_bit(recipe, losses, tmp_path, cac
     resumed = losses(page("b"), tmp_path / "parts", resume=True)
     assert begun == whole[:5]
     assert resumed == whole[4:], "the step that was not saved is done again"
-    states = [torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["model"] for name in ("whole", "parts")]
+    states = [weights(tmp_path / name) for name in ("whole", "parts")]
     assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
     assert losses(page("b"), tmp_path / "parts", resume=True) == [], "a finished run has nothing to do"
 
@@ -150,7 +161,7 @@ def test_resuming_with_words_that_learn(recipe, losses, tmp_path):
     assert losses(page, tmp_path / "parts", stop=3) == whole[:4]
     assert losses(page, tmp_path / "parts", resume=True) == whole[3:]
     before, _ = load_model(tmp_path / "start")
-    after = torch.load(tmp_path / "parts" / "checkpoint.pt", weights_only=True)["model"]["words.weight"]
+    after = weights(tmp_path / "parts")["words.weight"]
     moved = (after != before.words.weight).any(1)
     assert 4 <= int(moved[: before.config.vocabulary.mask].sum()) < 60, "the answers' words and no others"
     with pytest.raises(InputError, match="recipe: words: would be trained twice; put 'words' into freeze"):
@@ -509,7 +520,7 @@ def test_running_statistics_stay(recipe, losses, start, tmp_path, freeze):
     """Those of other people's pictures are better than those of a few rows, frozen or not."""
     losses(recipe(steps=2, freeze=freeze), tmp_path / "run")
     before, _ = load_model(start)
-    after = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["model"]
+    after = weights(tmp_path / "run")
     statistics = [name for name in after if "running_" in name]
     assert len(statistics) > 0
     assert all(torch.equal(before.state_dict()[name], after[name]) for name in statistics)

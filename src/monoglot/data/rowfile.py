@@ -41,6 +41,11 @@ class RowFile:
     def __len__(self) -> int:
         return len(self._starts)
 
+    def fingerprint(self) -> str:
+        import hashlib
+
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+
     def where(self, row: int) -> str:
         """`file:line`, for messages."""
         return f"{self.path}:{self._lines[row]}"

@@ -53,7 +53,8 @@ class Balance(BaseModel):
     @model_validator(mode="after")
     def _settings_belong_to_it(self) -> Balance:
         own = BALANCERS[self.kind].settings
-        for name in sorted(self.model_fields_set - {"kind", *own}):
+        changed = {name for name, field in type(self).model_fields.items() if getattr(self, name) != field.default}
+        for name in sorted(changed - {"kind", *own}):
             others = [kind for kind, balancer in BALANCERS.items() if name in balancer.settings]
             raise ValueError(f"{name}: is a setting of {', '.join(others)}, which '{self.kind}' does not look at")
         return self

@@ -14,27 +14,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from monoglot.model.unified import UnifiedModel
 from monoglot.rng import stream
 
 
-class ActiveWords:
+class ActiveWords(nn.Module):
     """The rows that are projected on, and trained.
 
     Args:
+        words: float[V, D], the embedding whose rows they are.
         ids: every id that occurs in a target.
         others: how many of the other rows stand for the rest in each step; 0 leaves the rest out.
     """
 
-    def __init__(self, model: UnifiedModel, ids: Iterable[int], *, others: int, seed: int):
-        self.model, self.seed = model, seed
+    def __init__(self, words: Tensor, ids: Iterable[int], *, others: int, seed: int):
+        super().__init__()
+        self.seed, size = seed, len(words)
         self.ids = torch.tensor(sorted(set(ids)))
-        self.table = nn.Parameter(model.words.weight.detach()[self.ids].clone())
-        rest = torch.ones(model.config.vocabulary.size, dtype=torch.bool)
+        self.table = nn.Parameter(words.detach()[self.ids].clone())
+        rest = torch.ones(size, dtype=torch.bool)
         rest[self.ids] = False
         self._rest = rest.nonzero()[:, 0]
         self._others = min(others, len(self._rest))
-        self._place = torch.full((model.config.vocabulary.size,), -1)
+        self._place = torch.full((size,), -1)
         self._place[self.ids] = torch.arange(len(self.ids))
         self._drawn = self._rest[:0]
 
@@ -43,12 +44,12 @@ class ActiveWords:
         chosen = stream(self.seed, "words", step).choice(len(self._rest), self._others, replace=False)
         self._drawn = self._rest[torch.from_numpy(chosen)]
 
-    def logits(self, states: Tensor) -> Tensor:
-        """float[N, D] -> float[N, A + others]; a target's column is given by `columns`."""
+    def forward(self, states: Tensor, words: Tensor) -> Tensor:
+        """Logits: float[N, D] -> float[N, A + others]; a target's column is given by `columns`."""
         active = F.linear(states, self.table)
         if not len(self._drawn):
             return active
-        rest = F.linear(states, self.model.words.weight[self._drawn]) + math.log(len(self._rest) / len(self._drawn))
+        rest = F.linear(states, words[self._drawn]) + math.log(len(self._rest) / len(self._drawn))
         return torch.cat([active, rest], dim=-1)
 
     def columns(self, target: Tensor) -> Tensor:
@@ -56,6 +57,11 @@ class ActiveWords:
         return self._place[target]
 
     @torch.no_grad()
-    def write_back(self) -> None:
+    def read_from(self, words: Tensor) -> None:
+        """Begin where the embedding is."""
+        self.table.copy_(words[self.ids])
+
+    @torch.no_grad()
+    def write_to(self, words: Tensor) -> None:
         """The embedding takes over what the table has learned."""
-        self.model.words.weight[self.ids] = self.table
+        words[self.ids] = self.table
