@@ -180,13 +180,24 @@ def train(
     overrides: Annotated[Optional[list[str]], typer.Argument(help="key=value, with dots for nested keys.")] = None,  # noqa: UP045
     out: Annotated[Optional[Path], typer.Option("--out", help="The run's folder; runs/NAME unless given.")] = None,  # noqa: UP045
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")] = False,
+    plan: Annotated[
+        bool,
+        typer.Option(
+            "--plan", help="Say what will be seen when, time, tokens, memory; try the hardest step; don't train."
+        ),
+    ] = False,
     threads: Threads = None,
 ) -> None:
-    """Train a model from a recipe."""
+    """Train a model from a recipe, in the processes that torchrun started or in this one."""
     from monoglot.train.recipe import read_recipe
 
     page = read_recipe(recipe, overrides or [])
     _threads(threads)
+    if plan:
+        from monoglot.train.plan import show_plan
+
+        show_plan(page)
+        return
     from monoglot.train.loop import train as run
 
     typer.echo(str(run(page, out or Path("runs") / page.name, resume=resume)))

@@ -189,7 +189,7 @@ class Run:
             quotas=_by_name(names, stage.mixture.quotas(step.index)),
             norm=_finite(norm),
             lr=stage.optimizer.param_groups[0]["lr"],
-            memory_mb=_peak_memory(),
+            memory_mb=peak_memory(),
             **({} if self.critic is None else {"score": _finite(mean_score(parts))}),
         )
         if meter is not None and recipe.conflicts_every and step.index % recipe.conflicts_every == 0:
@@ -306,7 +306,7 @@ class Run:
         recipe, stand = self.recipe, self.stand
         plan = self.plans[min(stand.stage, len(self.plans) - 1)]
         freeze(self.model, plan.page.freeze)
-        cache = _open_cache(recipe, self.model)
+        cache = open_cache(recipe, self.model)
         in_bfloat16 = precision(recipe) == "bfloat16"
         self.stage = StageRun(
             recipe, plan, self.model, self.tokenizer, self.world, cache=cache, in_bfloat16=in_bfloat16, stand=stand
@@ -446,7 +446,7 @@ def _check_folder(folder: Path, resume: bool) -> None:
         )
 
 
-def _open_cache(recipe: Recipe, model: UnifiedModel) -> FeatureCache | None:
+def open_cache(recipe: Recipe, model: UnifiedModel) -> FeatureCache | None:
     """None when the encoders are trained or the cache is turned off."""
     c = recipe.feature_cache
     if c.gigabytes == 0 or any(p.requires_grad for p in model.encoders.parameters()):
@@ -456,7 +456,7 @@ def _open_cache(recipe: Recipe, model: UnifiedModel) -> FeatureCache | None:
     return FeatureCache(folder / fingerprint(model.encoders, settings), int(c.gigabytes * 1e9))
 
 
-def _peak_memory() -> int:
+def peak_memory() -> int:
     """Megabytes that this process held at most."""
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(most / (1 << 20 if sys.platform == "darwin" else 1 << 10))
