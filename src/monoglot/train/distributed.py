@@ -8,9 +8,7 @@ A step's rows, its loss and its gradient are those of one process: the loss is a
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -19,8 +17,6 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_f
 from torch.nn.parallel import DistributedDataParallel
 
 from monoglot.model.unified import UnifiedModel
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -34,9 +30,10 @@ class World:
     def is_first(self) -> bool:
         return self.rank == 0
 
-    def mine(self, items: Sequence[T]) -> Sequence[T]:
-        """This process's share: every `size`-th, so that each data set is spread evenly."""
-        return items[self.rank :: self.size]
+    @property
+    def slots(self) -> slice:
+        """This process's share of a step: every `size`-th row, so that each data set is spread evenly."""
+        return slice(self.rank, None, self.size)
 
     def sum(self, values: Tensor) -> Tensor:
         """Added up over all processes, the same in each."""

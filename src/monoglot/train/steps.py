@@ -209,7 +209,7 @@ class Reader:
             # Draws are made here, so that workers need not know how quotas change.
             loader = DataLoader(
                 _Drawn(self),
-                sampler=_Draws(self.mixture, first, end),
+                sampler=_Draws(self.mixture, self.world.slots, first, end),
                 batch_size=None,
                 num_workers=self.recipe.workers,
                 prefetch_factor=max(1, AHEAD // (2 * self.recipe.workers)),
@@ -254,7 +254,7 @@ class Reader:
         examples: list[Example] = []
         sources: list[int] = []
         bad: list[tuple[str, str]] = []
-        mine = self.world.mine(self.mixture.step(index) if draws is None else draws)
+        mine = self.mixture.step(index, self.world.slots) if draws is None else draws
         for draw in mine:
             where = self.data[draw.source].where(draw.row)
             try:
@@ -320,12 +320,12 @@ class _Drawn(Dataset[Step]):
 class _Draws(Sampler[tuple[int, list[Draw]]]):
     """(index, draws) of each step."""
 
-    def __init__(self, mixture: Mixture, first: int, end: int | None):
-        self.mixture, self.first, self.end = mixture, first, end
+    def __init__(self, mixture: Mixture, slots: slice, first: int, end: int | None):
+        self.mixture, self.slots, self.first, self.end = mixture, slots, first, end
 
     def __iter__(self) -> Iterator[tuple[int, list[Draw]]]:
         for index in itertools.count(self.first) if self.end is None else range(self.first, self.end):
-            yield index, self.mixture.step(index)
+            yield index, self.mixture.step(index, self.slots)
 
 
 def without_a_modality(sample: Sample, rate: float, rng: np.random.Generator) -> Sample:
