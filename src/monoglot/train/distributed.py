@@ -19,12 +19,17 @@ from torch.nn.parallel import DistributedDataParallel
 from monoglot.model.unified import UnifiedModel
 
 
+_PROCESSOR = torch.device("cpu")
+
+
 @dataclass(frozen=True)
 class World:
     """The processes of a run, and this one among them."""
 
     rank: int = 0
     size: int = 1
+    device: torch.device = _PROCESSOR
+    """Where this process computes."""
 
     @property
     def is_first(self) -> bool:
@@ -61,13 +66,16 @@ class World:
 
 
 def open_world() -> World:
-    """The processes that torchrun started; this one alone if it did not."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    """The processes that torchrun started; this one alone if it did not. Each takes a GPU if the machine has any."""
+    size, device = int(os.environ.get("WORLD_SIZE", "1")), _PROCESSOR
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
     if size == 1:
-        return World()
+        return World(device=device)
     if not dist.is_initialized():
-        dist.init_process_group("gloo")
-    return World(dist.get_rank(), size)
+        dist.init_process_group("gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl")
+    return World(dist.get_rank(), size, device)
 
 
 def spread(trainee: nn.Module, model: UnifiedModel, world: World, how: str) -> nn.Module:

@@ -122,7 +122,9 @@ class Run:
             self._load(self._checkpoint)
             if "stage" in self._saved:
                 self.stage.load_state(self._saved["stage"])
-        self.progress.begin(self.stand.step, machine=self._machine(), precision=precision(self.recipe))
+        self.progress.begin(
+            self.stand.step, machine=self._machine(), precision=precision(self.recipe, self.world.device)
+        )
         if self._saved is None:
             self._tell_stage()
             self.save()  # a disk that is full or closed is told before anything is trained
@@ -307,7 +309,7 @@ class Run:
         plan = self.plans[min(stand.stage, len(self.plans) - 1)]
         freeze(self.model, plan.page.freeze)
         cache = open_cache(recipe, self.model)
-        in_bfloat16 = precision(recipe) == "bfloat16"
+        in_bfloat16 = precision(recipe, self.world.device) == "bfloat16"
         self.stage = StageRun(
             recipe, plan, self.model, self.tokenizer, self.world, cache=cache, in_bfloat16=in_bfloat16, stand=stand
         )
@@ -399,6 +401,8 @@ class Run:
 
     def _machine(self) -> dict[str, Any]:
         facts = {"processor": processor_name(), "threads": torch.get_num_threads(), "processes": self.world.size}
+        if self.world.device.type == "cuda":
+            facts["processor"] = torch.cuda.get_device_name(self.world.device)
         return facts | {"torch": torch.__version__}
 
     def _check_unchanged(self, saved: dict[str, Any]) -> None:
@@ -419,10 +423,12 @@ class Run:
                     )
 
 
-def precision(recipe: Recipe) -> str:
-    """What matrix products are computed in; bfloat16 is slower than float32 where the processor has no instructions for it."""
+def precision(recipe: Recipe, device: torch.device) -> str:
+    """What matrix products are computed in; bfloat16 is slower than float32 where there are no instructions for it."""
     if recipe.precision != "auto":
         return recipe.precision
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     can = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)  # private: another torch may not have it
     return "bfloat16" if torch.backends.cpu.get_cpu_capability() == "AVX512" and can() else "float32"
 

@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,6 +66,11 @@ class Part:
     def weights(self) -> Tensor:
         """float[R]"""
         return self.batch.weights if self.rewards is None else self.batch.weights * self.rewards
+
+    def to(self, device: torch.device) -> Part:
+        """The same rows there."""
+        moved: dict[str, Any] = {k: value.to(device) for k, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, batch=self.batch.to(device), **moved)
 
     def silent(self) -> Part:
         """The same rows, counting nothing."""
