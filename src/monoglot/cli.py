@@ -260,6 +260,25 @@ def data_build(
         typer.echo(str(build(name, out, force=force)))
 
 
+@data_app.command("pack")
+def data_pack(
+    rows: Annotated[Path, typer.Argument(help="A JSONL file of rows.")],
+    shards: Annotated[Path, typer.Argument(help="The new folder of shards.")],
+    shard_mb: Annotated[int, typer.Option("--shard-mb", min=1, help="Most megabytes of a shard.")] = 256,
+    quarantine_share: Annotated[
+        float,
+        typer.Option("--quarantine-share", min=0, max=1, help="Share of rows that may be bad; they are left out."),
+    ] = 0.01,
+) -> None:
+    """Copy rows and their media into tar shards with an index; goes on where it was stopped."""
+    from monoglot.data.pack import pack
+
+    made = pack(rows, shards, shard_mb=shard_mb, share=quarantine_share)
+    counts = f"{made['rows']} rows in {len(made['shardlist'])} shards, {made['bytes'] / 1e6:.1f} MB"
+    left_out = f"; {made['left_out']} rows left out, see problems.jsonl" if made["left_out"] else ""
+    typer.echo(f"{shards}: {counts}{left_out}")
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; the one place that turns errors into exit codes. `--debug` may stand anywhere."""
     arguments = sys.argv[1:] if arguments is None else arguments
