@@ -11,7 +11,6 @@ import yaml
 
 from monoglot.data.rows import read_rows
 from monoglot.demo import SAMPLES
-from monoglot.text.boxes import box_to_text
 
 EVERY = 10
 """Steps between two lines."""
@@ -43,52 +42,56 @@ def write_run(
     lines: list[dict] = [start]
     base = rng.uniform(0.2, 3.0, sets)
     lowest = dict.fromkeys(names, math.inf)
-    seconds, length = 0.0, steps // len(stages)
-    for step in range(0, steps + 1, EVERY):
-        index = min(max(0, step - 1) // length, len(stages) - 1)
+    seconds, length, logged = 0.0, steps // len(stages), -1
+    for step in range(steps):  # the number of the step, from 0; looks and events say how many are done
+        index = min(step // length, len(stages) - 1)
         active = names[: max(1, sets * (index + 1) // len(stages))]
         quotas = {name: 2.0 + (number % 5) for number, name in enumerate(active)}
-        if step and (step - EVERY) % length == 0:
+        over = step + 1 == (steps if index + 1 == len(stages) else (index + 1) * length)
+        seconds += rng.uniform(1.4, 1.8)
+        if step % length == 0 and step < length * len(stages):
             told = {n: {"task": "name", "rows": 7662, "quota": q} for n, q in quotas.items()}
-            began = step - EVERY
-            lines.append({"event": "stage", "step": began, "stage": stages[index], "index": index, "sources": told})
+            lines.append({"event": "stage", "step": step, "stage": stages[index], "index": index, "sources": told})
         if step in resumes:
             lines.append({**start, "step": step, "time": "2026-11-26T12:00:00"})
-        if step == 0:
-            continue
-        seconds += rng.uniform(14, 18)
         falls = {name: base[n] + 6 * math.exp(-step / 80) for n, name in enumerate(active)}
-        noise = rng.normal(1, 0.08, sets)
-        share = rng.uniform(0.5, 2, len(active))
-        lines.append(
-            {
-                "step": step,
-                "stage": stages[index],
-                "seconds": round(seconds, 2),
-                "loss": {name: round(loss * noise[n], 4) for n, (name, loss) in enumerate(falls.items())},
-                "rows": {name: int(quota * EVERY) for name, quota in quotas.items()},
-                "weights": dict(zip(active, (share / share.sum()).round(4).tolist())),
-                "quotas": quotas,
-                "norm": round(float(rng.lognormal(0.2, 0.5)), 3),
-                "lr": 1e-3 * min(1, step / 30) * (1 - step / (steps + 1)),
-                "tokens": {"source": 20_000, "target": 3_000, "padding": int(rng.uniform(900, 2_600))},
-                "wait": round(float(rng.uniform(0, 0.4)), 3),
-                "memory_mb": 900 + 60 * index + int(rng.uniform(0, 20)),
-            }
-        )
-        if step % LOOK == 0 and validation:
-            losses = {n: round(falls[n] * 1.1 + 0.2 * max(0, step - 300) / 300, 4) for n in active}
-            lowest |= {name: min(lowest[name], loss) for name, loss in losses.items()}
-            regret = {name: round(loss - lowest[name], 4) for name, loss in losses.items()}
-            lines.append({"step": step, "seconds": round(seconds, 2), "held_out": losses, "regret": regret})
-            if samples:
-                said = [asked(row, names[i % sets], step >= 200 + 20 * i) for i, row in enumerate(rows)]
-                lines.append({"step": step, "samples": said})
+        if step % EVERY == 0 or over:
+            since, logged = step - logged, step
+            noise, share = rng.normal(1, 0.08, sets), rng.uniform(0.5, 2, len(active))
+            lines.append(
+                {
+                    "step": step,
+                    "seconds": round(seconds, 2),
+                    "loss": {name: round(loss * noise[n], 4) for n, (name, loss) in enumerate(falls.items())},
+                    "stage": stages[index],
+                    "weights": dict(zip(active, (share / share.sum()).round(4).tolist())),
+                    "quotas": quotas,
+                    "norm": round(float(rng.lognormal(0.2, 0.5)), 3),
+                    "lr": 1e-3 * min(1, step / 30) * (1 - step / (steps + 1)),
+                    "memory_mb": 900 + 60 * index + int(rng.uniform(0, 20)),
+                    "rows": {name: int(quota * since) for name, quota in quotas.items()},
+                    "tokens": {
+                        "source": 2000 * since,
+                        "target": 300 * since,
+                        "padding": int(rng.uniform(90, 260)) * since,
+                    },
+                    "wait": round(float(rng.uniform(0, 0.04)) * since, 3),
+                }
+            )
         if step % 100 == 0 and len(active) > 1:
             lines.append({"step": step, "conflicts": {"names": active, "cosine": cosines(rng, len(active))}})
+        done = step + 1
+        if done % LOOK == 0 and validation:
+            losses = {n: round(falls[n] * 1.1 + 0.2 * max(0, done - 300) / 300, 4) for n in active}
+            lowest |= {name: min(lowest[name], loss) for name, loss in losses.items()}
+            regret = {name: round(loss - lowest[name], 4) for name, loss in losses.items()}
+            lines.append({"step": done, "seconds": round(seconds, 2), "held_out": losses, "regret": regret})
+            if samples:
+                said = [asked(row, names[i % sets], done >= 200 + 20 * i) for i, row in enumerate(rows)]
+                lines.append({"step": done, "samples": said})
     why = "gradient norm 812.0 is 10 times its usual 3.1"
     lines.append({"step": min(412, steps), "event": "skipped", "why": why, "norm": 812.0})
-    lines.append({"step": min(420, steps), "event": "back", "to": 400, "why": "8 steps in a row were skipped"})
+    lines.append({"step": min(420, steps), "event": "back", "to": 400, "why": "8 steps in a row were left out"})
     if end:
         lines.append({"event": "end", "step": steps, "seconds": round(seconds, 2)})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
@@ -109,16 +112,17 @@ def write_recipe(folder: Path, names: list[str], steps: int, stages: tuple[str, 
 
 def asked(row, name: str, knows: bool) -> dict:
     """A held-out row as a line of samples has it."""
-    target = box_to_text(row.box) if row.task == "grounding" else row.targets[0]
-    wrong = "<bin_0> <bin_0> <bin_90> <bin_90>" if row.task == "grounding" else "something else"
+    boxed = row.task == "grounding"
+    target = " ".join(f"{corner:.3f}" for corner in row.box) if boxed else row.targets[0]
+    wrong = "0.000 0.000 0.090 0.090" if boxed else "something else"
     return {
         "set": name,
         "id": row.id,
         "task": row.task,
         "media": [[media.modality, str(media.source)] for media in row.media],
         "text": row.text,
-        "target": str(target),
-        "answer": str(target) if knows else wrong,
+        "target": target,
+        "answer": target if knows else wrong,
         "confidence": 0.9 if knows else 0.2,
         **({"box": list(row.box)} if row.box else {}),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from typing import ClassVar
 
 import pytest
 
@@ -89,7 +90,7 @@ class Fragile:
 
     needs = ()
     fails = ""
-    calls: Counter = Counter()
+    calls: ClassVar[Counter] = Counter()
 
     def _call(self, name):
         self.calls[name] += 1
@@ -124,12 +125,16 @@ def test_a_tracker_that_cannot_begin_stops_the_run_before_it_starts(fragile, tmp
         Tracking(["fragile"], print).begin({}, tmp_path)
 
 
-@pytest.mark.parametrize(("fails", "calls"), [("log", {"begin": 1, "log": 1}), ("end", {"begin": 1, "log": 4, "end": 1})])
+@pytest.mark.parametrize(
+    ("fails", "calls"), [("log", {"begin": 1, "log": 1}), ("end", {"begin": 1, "log": 4, "end": 1})]
+)
 def test_a_tracker_that_fails_is_noted_once_and_left_out(fragile, tmp_path, fails, calls):
     counted, said = fragile(fails), notes()
     run(Tracking(["fragile"], said.append), tmp_path)
     assert counted == calls
-    assert said == ["fragile failed and is left out from here on; the run goes on (ConnectionError: the server is gone)"]
+    assert said == [
+        "fragile failed and is left out from here on; the run goes on (ConnectionError: the server is gone)"
+    ]
 
 
 def test_no_tracker_is_fine(tmp_path):

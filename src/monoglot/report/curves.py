@@ -108,7 +108,7 @@ def mixture(history: History) -> Picture | None:
     figure, axes = _wide(2.9)
     bottom = np.zeros(len(steps))
     # A mixture holds until it changes: drawn in steps, each value over the steps before its line.
-    edges = np.concatenate([[min(0, steps[0] - 1)], steps])
+    edges = np.concatenate([[0], steps + 1])
     for name in sorted(layers, key=lambda name: own[name] == GREY):  # grey last: on top
         top = bottom + layers[name]
         axes.stairs(top, edges, baseline=bottom, fill=True, color=own[name], linewidth=0)
@@ -315,7 +315,7 @@ def _quota(history: History, name: str) -> Series | None:
     counted = history.series("rows", name)
     if not len(counted.known()):
         return None
-    return Series(counted.steps, counted.values / np.diff(counted.steps, prepend=min(0, counted.steps[0] - 1)))
+    return Series(counted.steps, counted.values / np.diff(counted.steps, prepend=-1))
 
 
 def _share(history: History, name: str) -> float:

@@ -99,7 +99,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class History:
-    """A run as its folder tells it. `step` counts steps that are done."""
+    """A run as its folder tells it. Lines of steps carry the step's number, from 0; looks and events say how many are done."""
 
     folder: Path
     recipe: dict[str, Any]
@@ -170,7 +170,7 @@ class History:
             name for line in self.lines["loss"] for key in ("loss", "rows", "quotas") for name in line.get(key) or {}
         ]
         begun = [name for stage in self.stages for name in stage.sources]
-        return [name for name in dict.fromkeys([*listed, *begun, *seen])]
+        return list(dict.fromkeys([*listed, *begun, *seen]))
 
     @cached_property
     def looked_at(self) -> list[str]:

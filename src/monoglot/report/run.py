@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from monoglot import report
+from monoglot.evaluate.metrics import METRICS
 from monoglot.nouns import Box, Media, Prediction, Sample
 from monoglot.report import curves, page
 from monoglot.report.answers import BRIEF, card, cut, judge, readable
@@ -29,6 +30,8 @@ EVENTS = 20
 """Most skipped steps that are listed."""
 REASONS = 10
 """Rows in quarantine that are listed."""
+ORIGIN = ("parents", "start", "parts", "monoglot", "torch")
+"""What is said of a model's lineage.json."""
 PAIRS = 5
 """Pairs of data sets with opposed gradients that are listed."""
 
@@ -236,13 +239,13 @@ def watched(looks: Sequence[Line]) -> page.Watched:
     """One row and its answers in time."""
     sample = sample_of(looks[0])
     turns = []
-    for text, same in groupby(looks, key=lambda look: str(look.get("answer") or "")):
+    for _, same in groupby(looks, key=lambda look: look.get("answer")):
         group = list(same)
         when = f"{group[0]['step']:,}" + (f"–{group[-1]['step']:,}" if len(group) > 1 else "")
-        given = prediction_of(sample, text, group[-1])
+        given = prediction_of(sample, group[-1])
         shown = cut(readable(given.text, given.box), BRIEF)
         turns.append(page.Turn(when, shown, number(group[-1].get("confidence")), judge(sample, given)))
-    shown_card = card(sample, prediction_of(sample, str(looks[-1].get("answer") or ""), looks[-1]))
+    shown_card = card(sample, prediction_of(sample, looks[-1]))
     notes = []
     if len(turns) > TURNS:
         kept = np.linspace(0, len(turns) - 1, TURNS).round().astype(int)
@@ -255,40 +258,44 @@ def watched(looks: Sequence[Line]) -> page.Watched:
 
 def sample_of(line: Line) -> Sample:
     """A watched row as it stands in metrics.jsonl: `media` holds [modality, path] or [modality, path, start, end]."""
-    targets = line.get("targets") or [line.get("target") or ""]
-    texts = tuple(str(target) for target in targets if isinstance(target, str) and target)
-    task = str(line.get("task") or "")
-    box = line.get("box") or line.get("target")
+    task, target = str(line.get("task") or ""), line.get("target")
+    answered_by_box = box_of(task, target)
+    targets = line.get("targets") or [target]
     return Sample(
         id=str(line.get("id", "")),
         task=task,
         media=tuple(Media(str(item[0]), *item[1:4]) for item in line.get("media") or []),
         text=str(line.get("text") or ""),
-        targets=() if box_of(task, texts[0] if texts else "") else texts,
-        box=corners(box) or box_of(task, texts[0] if texts else ""),
+        targets=() if answered_by_box else tuple(text for text in targets if isinstance(text, str) and text),
+        box=answered_by_box or corners(line.get("box")),
         lang=str(line.get("lang") or "en"),
     )
 
 
-def prediction_of(sample: Sample, text: str, line: Line) -> Prediction:
+def prediction_of(sample: Sample, line: Line) -> Prediction:
     """One answer to a watched row."""
-    box = corners(line.get("answer")) or box_of(sample.task, text)
-    sure = number(line.get("confidence"))
-    return Prediction(sample.id, sample.task, text, box, 0.0 if math.isnan(sure) else min(1.0, max(0.0, sure)))
+    answer, sure = line.get("answer"), number(line.get("confidence"))
+    text = answer if isinstance(answer, str) else ""
+    confidence = 0.0 if math.isnan(sure) else min(1.0, max(0.0, sure))
+    return Prediction(sample.id, sample.task, text, box_of(sample.task, answer), confidence)
 
 
-def box_of(task: str, text: str) -> Box | None:
-    """The box that a text stands for, where the task answers with one."""
-    found = TASKS[task].answer(text) if task in TASKS and text else None
-    return found if isinstance(found, tuple) else None
-
-
-def corners(value: Any) -> Box | None:
-    """x0 y0 x1 y1 where a line holds a box as four numbers."""
-    if not isinstance(value, list) or len(value) != 4:
+def box_of(task: str, said: Any) -> Box | None:
+    """The box that an answer stands for, where the task answers with one: four numbers, also as words, or location tokens."""
+    if task not in TASKS or METRICS[TASKS[task].metrics[0]].reads != "box":
         return None
-    x0, y0, x1, y1 = map(number, value)
-    return None if math.isnan(x0 + y0 + x1 + y1) else (x0, y0, x1, y1)
+    if isinstance(said, str) and (found := TASKS[task].answer(said)):
+        return found if isinstance(found, tuple) else None
+    return corners(said.split() if isinstance(said, str) else said)
+
+
+def corners(said: Any) -> Box | None:
+    """x0 y0 x1 y1, if that is what it is."""
+    try:
+        x0, y0, x1, y1 = map(float, said)
+    except (TypeError, ValueError):
+        return None
+    return (x0, y0, x1, y1) if math.isfinite(x0 + y0 + x1 + y1) else None
 
 
 # --- how it ran -------------------------------------------------------------------------------------------------------
@@ -337,7 +344,7 @@ def events(history: History) -> tuple[page.Block, ...]:
     lines = []
     for event in found[:EVENTS]:
         back = event["event"] == "back"
-        what = f"went back to step {event.get('to', '?')}" if back else "not taken"
+        what = f"back to the weights of step {event.get('to', '?')}" if back else "left out"
         lines.append((f"{event['step']:,}", what, str(event.get("why", ""))))
     if not lines:
         return ()
@@ -347,10 +354,12 @@ def events(history: History) -> tuple[page.Block, ...]:
 
 def quarantine(history: History) -> tuple[page.Block, ...]:
     """Rows that could not be read."""
-    bad, rows = len(history.quarantine), history.rows()
+    bad = len(history.quarantine)
     if not bad:
         return ()
-    shares = "" if math.isnan(rows) else f", {share(bad / (bad + rows))} of those that were asked for"
+    sizes = {name: number(source.get("rows")) for stage in history.stages for name, source in stage.sources.items()}
+    size = nansum(sizes.values())
+    shares = "" if math.isnan(size) else f", {share(bad / size)} of the {amount(size)} in the data sets"
     said = f"{plural(bad, 'row')} could not be read{shares}. All are in quarantine.jsonl."
     lines = tuple((entry["row"], cut(entry["error"], 300)) for entry in history.quarantine[:REASONS])
     caption = f"The first {REASONS}." if bad > REASONS else ""
@@ -359,8 +368,7 @@ def quarantine(history: History) -> tuple[page.Block, ...]:
 
 def recipe(history: History) -> tuple[page.Block, ...]:
     """The page that the run was made from, and where the model comes from."""
-    lineage = {key: value for key, value in history.lineage.items() if key != "recipe"}
-    points = tuple((f"{key}:", origin(value)) for key, value in lineage.items())
+    points = tuple((f"{key}:", origin(history.lineage[key])) for key in ORIGIN if key in history.lineage)
     folds = (page.Fold("recipe.yaml", history.page),) if history.page.strip() else ()
     return (*((page.Prose((), points),) if points else ()), *folds)
 
