@@ -203,6 +203,20 @@ def train(
     typer.echo(str(run(page, out or Path("runs") / page.name, resume=resume)))
 
 
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A run's folder, for example runs/nano_quick.")],
+    price: Annotated[
+        float | None, typer.Option("--price-per-hour", min=0, help="What an hour of the machine costs.")
+    ] = None,
+    watts: Annotated[float | None, typer.Option("--watts", min=0, help="What the machine draws on average.")] = None,
+) -> None:
+    """Make a run's report.html again, also while the run goes on."""
+    from monoglot.report.run import write_run_report
+
+    typer.echo(str(write_run_report(run, price_per_hour=price, watts=watts)))
+
+
 @app.command("import")
 def import_(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of UnIVAL, OFA or BART-base.")],
