@@ -68,11 +68,6 @@ class RowFile:
     def __len__(self) -> int:
         return self._length
 
-    def fingerprint(self) -> str:
-        import hashlib
-
-        return hashlib.sha256(self.path.read_bytes()).hexdigest()
-
     def where(self, row: int) -> str:
         """`file:line` or `shard.tar#member`, for messages."""
         return self._rows.where(self._checked(row))

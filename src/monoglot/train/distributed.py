@@ -18,7 +18,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from monoglot.model.unified import UnifiedModel
 
-
 _PROCESSOR = torch.device("cpu")
 
 

@@ -311,6 +311,9 @@ class Recipe(Stage):
         le=1,
         description="The run stops when surely more than this share of the rows cannot be read; 0: at the first.",
     )
+    track: tuple[str, ...] = Field(
+        (), description="Trackers that follow the run: 'tensorboard', 'mlflow'; each is an extra."
+    )
     int8: tuple[str, ...] = Field(
         (), description="Matrices of the finished model to store as 8-bit integers, by pattern."
     )

@@ -34,6 +34,7 @@ from monoglot.decode.search import SearchSettings
 from monoglot.errors import InputError
 from monoglot.files import write_text
 from monoglot.model.unified import UnifiedModel
+from monoglot.report.run import write_run_report
 from monoglot.rng import stream
 from monoglot.store import save_model
 from monoglot.train import checkpoint
@@ -49,8 +50,9 @@ from monoglot.train.recipe import Recipe
 from monoglot.train.stages import StageRun, facts_of, make_plans, samples
 from monoglot.train.start import changed_model, start_model
 from monoglot.train.steps import Part, Quarantine, Step
+from monoglot.train.tracking import Tracking
 
-_FREE = ("workers", "checkpoint_minutes", "samples")
+_FREE = ("workers", "checkpoint_minutes", "samples", "track")
 """Fields of a recipe that may change when a run goes on: no weight depends on them."""
 
 
@@ -104,6 +106,7 @@ class Run:
         for index in range(min(self.stand.stage, len(self.plans) - 1) + 1):
             self._change_model(index)
         self._begin_stage()
+        self.tracking = Tracking(recipe.track if world.is_first else (), lambda told: self.progress.say(told))
 
     def __enter__(self) -> Run:
         self._stack = ExitStack()
@@ -112,7 +115,8 @@ class Run:
             write_text(self.folder / "recipe.yaml", yaml.safe_dump(page, sort_keys=False, allow_unicode=True))
         self.world.wait()
         log = self.folder / "metrics.jsonl"
-        self.progress = self._stack.enter_context(Progress(log, quiet=self._quiet) if self.world.is_first else Silent())
+        progress = Progress(log, quiet=self._quiet, on_line=self.tracking.log) if self.world.is_first else Silent()
+        self.progress = self._stack.enter_context(progress)
         self._stack.enter_context(self.signals.heard())
         self._last_save = time.monotonic()
         if self._saved is not None and self._checkpoint is not None:
@@ -122,6 +126,7 @@ class Run:
             self._load(self._checkpoint)
             if "stage" in self._saved:
                 self.stage.load_state(self._saved["stage"])
+        self.tracking.begin(self.recipe.model_dump(mode="json", exclude_none=True), self.folder)
         self.progress.begin(
             self.stand.step, machine=self._machine(), precision=precision(self.recipe, self.world.device)
         )
@@ -130,9 +135,12 @@ class Run:
             self.save()  # a disk that is full or closed is told before anything is trained
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
         self._stack.close()
         self._close_cache()
+        self.tracking.end(
+            "finished" if kind is None else "stopped" if issubclass(kind, KeyboardInterrupt) else "failed"
+        )
 
     @property
     def is_done(self) -> bool:
@@ -350,7 +358,7 @@ class Run:
         checkpoint.load(folder, self.stage.trainee, self.stage.optimizer, self.average, self.world)
 
     def finish(self) -> Path:
-        """Write the model folder."""
+        """Write the model folder and the report."""
         folder = self.folder / "model"
         with averaged(self.model, self.average):
             model = self._whole_model()
@@ -365,6 +373,11 @@ class Run:
                     lineage=self._lineage(),
                 )
         self.progress.note({"event": "end", "step": self.stand.step, "seconds": round(self.progress.seconds, 2)})
+        if self.world.is_first:
+            try:
+                self.progress.say(f"report: {write_run_report(self.folder)}")
+            except InputError as error:  # it needs an extra; the run is whole without it
+                self.progress.say(f"no report.html: {error}")
         self.world.wait()
         return folder
 
