@@ -109,15 +109,21 @@ class Run:
         self.tracking = Tracking(recipe.track if world.is_first else (), lambda told: self.progress.say(told))
 
     def __enter__(self) -> Run:
-        self._stack = ExitStack()
+        with ExitStack() as stack:
+            self._open(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def _open(self, stack: ExitStack) -> None:
+        """Whatever is open while it runs; then where the checkpoint stands, or the first one."""
         if self.world.is_first:
             page = json.loads(self.recipe.model_dump_json(exclude_none=True))
             write_text(self.folder / "recipe.yaml", yaml.safe_dump(page, sort_keys=False, allow_unicode=True))
         self.world.wait()
         log = self.folder / "metrics.jsonl"
         progress = Progress(log, quiet=self._quiet, on_line=self.tracking.log) if self.world.is_first else Silent()
-        self.progress = self._stack.enter_context(progress)
-        self._stack.enter_context(self.signals.heard())
+        self.progress = stack.enter_context(progress)
+        stack.enter_context(self.signals.heard())
         self._last_save = time.monotonic()
         if self._saved is not None and self._checkpoint is not None:
             self.progress.load_state(self._saved["progress"])
@@ -133,7 +139,6 @@ class Run:
         if self._saved is None:
             self._tell_stage()
             self.save()  # a disk that is full or closed is told before anything is trained
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
         self._stack.close()
