@@ -38,7 +38,7 @@ from monoglot.report.run import write_run_report
 from monoglot.rng import stream
 from monoglot.store import save_model
 from monoglot.train import checkpoint
-from monoglot.train.conflicts import Meter
+from monoglot.train.conflicts import Conflicts
 from monoglot.train.critic import Critic, mean_score
 from monoglot.train.distributed import World
 from monoglot.train.gradients import backward, counts, loss_scale, tokens_by_source
@@ -172,9 +172,9 @@ class Run:
         total = world.sum(tokens_by_source(parts, len(names), objective, step.index))
         twice = 2 if recipe.loss.r_drop else 1
         scale = loss_scale(stage.balancer.weights(), count.rows / twice, torch.tensor(stage.mixture.quotas(step.index)))
-        meter = self._meter(step.index)
+        conflicts = self._conflicts(step.index)
         losses = backward(
-            stage.module, parts, total, scale, world, step.index, meter=meter, before_part=self._stop_in_time
+            stage.module, parts, total, scale, world, step.index, conflicts=conflicts, before_part=self._stop_in_time
         )
         trained = [p for group in stage.optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = _number(nn.utils.clip_grad_norm_(trained, stage.plan.page.optimizer.clip))
@@ -187,7 +187,7 @@ class Run:
                 stage.words.write_to(self.model.words.weight)
             if self.average is not None and recipe.ema is not None:
                 follow(self.average, self.model, recipe.ema)
-            stage.balancer.update(losses, None if meter is None else meter.norms(world))
+            stage.balancer.update(losses, None if conflicts is None else conflicts.norms())
             stage.rebalance(step.index)
         self.stand.step, self.stand.tokens = step.index + 1, self.stand.tokens + int(count.tokens[:2].sum())
         seen, bad = world.sum(torch.tensor([step.rows, len(step.bad)])).tolist()
@@ -207,8 +207,9 @@ class Run:
             memory_mb=peak_memory(),
             **({} if self.critic is None else {"score": _finite(mean_score(parts))}),
         )
-        if meter is not None and recipe.conflicts_every and step.index % recipe.conflicts_every == 0:
-            self.progress.note({"step": step.index, "conflicts": {"names": names, "cosine": meter.cosines(world)}})
+        if conflicts is not None and not stage.balancer.needs_norms:
+            cosines = [[_finite(value) for value in row] for row in conflicts.cosines().tolist()]
+            self.progress.note({"step": step.index, "conflicts": {"names": names, "cosine": cosines}})
 
     def _as_many_as_others(self, parts: list[Part]) -> list[Part]:
         """As many parts as the other processes have, which wait for each other: the last once more, counting nothing."""
@@ -231,14 +232,17 @@ class Run:
         with torch.no_grad(), trainee.autocast():
             return [self.critic(part, trainee.encode(part.batch)) for part in parts]
 
-    def _meter(self, step: int) -> Meter | None:
-        """What measures gradients in this step; None in most."""
-        every, stage = self.recipe.conflicts_every, self.stage
-        if stage.balancer.needs_norms or (every and step % every == 0):
-            return Meter(
-                self.model, len(stage.plan.names), whole=bool(every and step % every == 0), seed=self.recipe.seed
-            )
-        return None
+    def _conflicts(self, step: int) -> Conflicts | None:
+        """What measures the data sets' gradients in this step; None in most. By the last shared layer if a balancer asks, in every step."""
+        stage, every = self.stage, self.recipe.conflicts_every
+        if not stage.balancer.needs_norms and (not every or step % every):
+            return None
+        layers = self.model.decoder_layers[-1] if stage.balancer.needs_norms else self.model
+        learning = [parameter for parameter in layers.parameters() if parameter.requires_grad]
+        return Conflicts(learning or self._trained(), len(stage.plan.names), seed=self.recipe.seed)
+
+    def _trained(self) -> list[Tensor]:
+        return [parameter for parameter in self.stage.trainee.parameters() if parameter.requires_grad]
 
     # --- between steps ---
 
