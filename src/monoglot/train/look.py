@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from monoglot.data.prepare import Example, Preparer
+from monoglot.data.prepare import Example
 from monoglot.decode.predict import Predictor
 from monoglot.errors import InputError
 from monoglot.nouns import Sample
@@ -34,7 +34,7 @@ class Look:
         for held_out in recipe.validation:
             rows = DataSet(recipe, held_out.source)
             places = np.unique(np.linspace(0, len(rows) - 1, min(held_out.rows, len(rows))).round().astype(int))
-            self.examples[held_out.name] = [_read(rows, int(place), reader.preparer) for place in places]
+            self.examples[held_out.name] = [_read(rows, int(place), reader) for place in places]
 
     @torch.no_grad()
     def losses(self, trainee: Trainee) -> dict[str, float]:
@@ -73,10 +73,11 @@ class Look:
         ]
 
 
-def _read(rows: DataSet, row: int, preparer: Preparer) -> Example:
-    example = preparer.example(rows[row])
+def _read(rows: DataSet, row: int, reader: Reader) -> Example:
+    example = reader.preparer.example(rows[row])
     if not len(example.sequence.target_ids):
         raise InputError.at(rows.where(row), "target", "is missing", "held-out rows need the answer")
+    reader.check_choices(example, rows.where(row))
     return example
 
 

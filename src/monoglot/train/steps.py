@@ -298,6 +298,11 @@ class Reader:
             raise InputError.at(where, "target", "is missing", "training needs the answer")
         if loss.kind == "self_critical" and not example.sample.targets:
             raise InputError.at(where, "targets", "are missing", "the loss 'self_critical' compares texts with them")
+        self.check_choices(example, where)
+
+    def check_choices(self, example: Example, where: str) -> None:
+        """InputError for a row whose target cannot be written under its choices, if the recipe's loss keeps to them."""
+        loss = self.recipe.loss
         if loss.constrain and example.sample.choices and not example.posed.choices:
             raise InputError.at(where, "choices", f"mean nothing to the task {example.sample.task!r}", "leave them out")
         if loss.constrain and not is_choice(example, self.preparer.tokenizer):

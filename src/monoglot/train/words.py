@@ -61,11 +61,6 @@ class ActiveWords(nn.Module):
         return self._place[target]
 
     @torch.no_grad()
-    def read_from(self, words: Tensor) -> None:
-        """Begin where the embedding is."""
-        self.table.copy_(words[self.ids])
-
-    @torch.no_grad()
     def write_to(self, words: Tensor) -> None:
         """The embedding takes over what the table has learned."""
         words[self.ids] = self.table
