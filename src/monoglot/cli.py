@@ -206,6 +206,20 @@ def train(
         typer.echo(str(model))
 
 
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A run's folder, for example runs/nano_quick.")],
+    price: Annotated[
+        float | None, typer.Option("--price-per-hour", min=0, help="What an hour of the machine costs.")
+    ] = None,
+    watts: Annotated[float | None, typer.Option("--watts", min=0, help="What the machine draws on average.")] = None,
+) -> None:
+    """Make a run's report.html again, also while the run goes on."""
+    from monoglot.report.run import write_run_report
+
+    typer.echo(str(write_run_report(run, price_per_hour=price, watts=watts)))
+
+
 @app.command("import")
 def import_(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of UnIVAL, OFA or BART-base.")],
@@ -261,6 +275,25 @@ def data_build(
         PACKS[name]  # all names are right before the first is built
     for name in packs:
         typer.echo(str(build(name, out, force=force)))
+
+
+@data_app.command("pack")
+def data_pack(
+    rows: Annotated[Path, typer.Argument(help="A JSONL file of rows.")],
+    shards: Annotated[Path, typer.Argument(help="The new folder of shards.")],
+    shard_mb: Annotated[int, typer.Option("--shard-mb", min=1, help="Most megabytes of a shard.")] = 256,
+    quarantine_share: Annotated[
+        float,
+        typer.Option("--quarantine-share", min=0, max=1, help="Share of rows that may be bad; they are left out."),
+    ] = 0.01,
+) -> None:
+    """Copy rows and their media into tar shards with an index; goes on where it was stopped."""
+    from monoglot.data.pack import pack
+
+    made = pack(rows, shards, shard_mb=shard_mb, share=quarantine_share)
+    counts = f"{made['rows']} rows in {len(made['shardlist'])} shards, {made['bytes'] / 1e6:.1f} MB"
+    left_out = f"; {made['left_out']} rows left out, see problems.jsonl" if made["left_out"] else ""
+    typer.echo(f"{shards}: {counts}{left_out}")
 
 
 def main(arguments: list[str] | None = None) -> None:

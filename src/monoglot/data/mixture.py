@@ -78,15 +78,14 @@ class Mixture:
         due = [places.get(name, float(stream(seed, "mixture", name).random())) for name in names]
         self.segments = [Segment(first, tuple(map(float, quotas)), tuple(due))]
 
-    def step(self, step: int) -> list[Draw]:
-        """The rows of one step, data set by data set."""
+    def step(self, step: int, slots: slice = slice(None)) -> list[Draw]:
+        """The rows of one step, data set by data set; `slots` picks some of them, and only these are computed."""
         starts, ends = self._places(step), self._places(step + 1, self._segment(step))
+        drawn = [(k, n) for k, ends_at in enumerate(ends) for n in range(math.floor(starts[k]), math.floor(ends_at))]
         draws = []
-        for source, (start, end) in enumerate(zip(starts, ends)):
-            size = self.sizes[source]
-            for place in range(math.floor(start), math.floor(end)):
-                epoch, index = divmod(place, size)
-                draws.append(Draw(source, self._order(source, epoch)(index), epoch))
+        for source, place in drawn[slots]:
+            epoch, index = divmod(place, self.sizes[source])
+            draws.append(Draw(source, self._order(source, epoch)(index), epoch))
         return draws
 
     def change(self, step: int, quotas: Sequence[float]) -> None:

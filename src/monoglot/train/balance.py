@@ -21,6 +21,10 @@ FEWEST, MOST = 0.25, 4.0
 """Bounds of what `auto` multiplies quotas by."""
 
 
+SMALLEST_LOSS = 1e-3
+"""Nats a token; losses below count as this where they are divided by."""
+
+
 class Balance(BaseModel):
     """Which balancer, and its settings: `balance: auto`, or `balance: {kind: auto, every: 20}`.
 
@@ -54,9 +58,9 @@ class Balance(BaseModel):
     def _settings_belong_to_it(self) -> Balance:
         own = BALANCERS[self.kind].settings
         changed = {name for name, field in type(self).model_fields.items() if getattr(self, name) != field.default}
-        for name in sorted(changed - {"kind", *own}):
-            others = [kind for kind, balancer in BALANCERS.items() if name in balancer.settings]
-            raise ValueError(f"{name}: is a setting of {', '.join(others)}, which '{self.kind}' does not look at")
+        for name in sorted(changed - {"kind", *own}):  # a page that was written out names every default
+            others = sorted(kind for kind, balancer in BALANCERS.items() if name in balancer.settings)
+            raise ValueError(f"{name}: is a setting of {', '.join(others)}; '{self.kind}' does not look at it")
         return self
 
 
@@ -136,7 +140,120 @@ class Equal(Fixed):
     """
 
     def __init__(self, quotas: Tensor, loss_weights: Tensor, settings: Balance):
-        super().__init__(torch.ones_like(quotas), loss_weights, settings)
+        super().__init__(quotas, loss_weights, settings)
+        self.shares = _scaled(loss_weights.double())
+
+
+class Temperature(Fixed):
+    """Between `fixed` (temperature 1) and equal shares (much): shares ^ (1 / temperature).
+
+    >>> Temperature(torch.tensor([1.0, 9.0]), torch.ones(2), Balance(kind="temperature", temperature=2)).weights().tolist()
+    [0.25, 0.75]
+    """
+
+    settings = ("temperature",)
+
+    def __init__(self, quotas: Tensor, loss_weights: Tensor, settings: Balance):
+        super().__init__(quotas, loss_weights, settings)
+        self.shares = _scaled(self.shares ** (1 / settings.temperature))
+
+
+class Uncertainty(Fixed):
+    """Divides each loss by a learned variance: data sets whose loss stays high count less.
+
+    Minimises sum of exp(-s) loss + s / 2 by gradient descent on s = log variance. Source: arXiv 1705.07115, eq. 10, for classification.
+    There s is learned with the network; here by itself, since its gradient needs nothing but the losses.
+    """
+
+    settings = ("lr",)
+    remembers = ("log_variance",)
+
+    STEEPEST = 10.0
+    """Gradients of s are cut off here, so that one odd row cannot silence a data set whose loss was near zero."""
+
+    def __init__(self, quotas: Tensor, loss_weights: Tensor, settings: Balance):
+        super().__init__(quotas, loss_weights, settings)
+        self.lr = settings.lr
+        self.log_variance = torch.zeros_like(self.shares)
+
+    def weights(self) -> Tensor:
+        return _scaled(self.shares * (-self.log_variance).exp()).float()
+
+    def update(self, losses: Tensor, norms: Tensor | None = None) -> None:
+        gradient = 0.5 - (-self.log_variance).exp() * _known(losses)
+        gradient = torch.where(losses.isfinite(), gradient, 0.0).clamp(-self.STEEPEST, self.STEEPEST)
+        self.log_variance = self.log_variance - self.lr * gradient
+
+
+class GradNorm(Fixed):
+    """Makes weighted gradients equally long, those of data sets that are behind longer.
+
+    Gradient descent on sum |w norm - mean(w norm) (behind / mean(behind))^alpha|, where behind = loss / first loss and the subtrahend is held fixed.
+    Source: arXiv 1711.02257, algorithm 1. Norms are divided by their mean, so that `lr` has no unit; data sets without rows in a step wait.
+    """
+
+    needs_norms = True
+    settings = ("alpha", "lr")
+    remembers = ("factors", "first")
+
+    SMALLEST = 0.01
+    """No factor falls below this."""
+
+    def __init__(self, quotas: Tensor, loss_weights: Tensor, settings: Balance):
+        super().__init__(quotas, loss_weights, settings)
+        self.alpha, self.lr = settings.alpha, settings.lr
+        self.factors = torch.ones_like(self.shares)
+        self.first = torch.zeros_like(self.shares)  # 0: not seen yet
+
+    def weights(self) -> Tensor:
+        return _scaled(self.shares * self.factors).float()
+
+    def update(self, losses: Tensor, norms: Tensor | None = None) -> None:
+        if norms is None:
+            raise ValueError("gradnorm needs the norms of the data sets' gradients")
+        here = losses.isfinite() & norms.isfinite()
+        if not here.any() or norms[here].sum() == 0:
+            return
+        losses, norms = _known(losses), norms.detach().double()
+        self.first = torch.where(here & (self.first == 0), losses, self.first)
+        norms = norms[here] / norms[here].mean()
+        behind = losses[here] / self.first[here]
+        weighted = self.factors[here] * norms
+        target = weighted.mean() * (behind / behind.mean()) ** self.alpha
+        factors = self.factors.clone()
+        factors[here] = (factors[here] - self.lr * norms * (weighted - target).sign()).clamp(min=self.SMALLEST)
+        self.factors = factors * len(factors) / factors.sum()
+
+
+class Famo(Fixed):
+    """Lowers the logarithms of all losses at one rate: data sets whose loss falls slowest count more.
+
+    weights ~ softmax(logits) / loss; logits follow how much less each log loss fell. Source: arXiv 2306.03792, algorithm 1.
+    There losses are looked at again on the same rows after each step, at the price of one more forward pass. Here the change is from a data set's last
+    rows to its next ones: noisier in each step, but the noise cancels in the sum, since what one difference adds the next one takes away.
+    """
+
+    settings = ("decay", "lr")
+    remembers = ("logits", "last")
+
+    def __init__(self, quotas: Tensor, loss_weights: Tensor, settings: Balance):
+        super().__init__(quotas, loss_weights, settings)
+        self.lr, self.decay = settings.lr, settings.decay
+        self.logits = torch.zeros_like(self.shares)
+        self.last = torch.zeros_like(self.shares)  # 0: not seen yet
+
+    def weights(self) -> Tensor:
+        seen = self.last > 0
+        usual = self.last[seen].mean() if seen.any() else torch.ones(())
+        return _scaled(self.shares * self.logits.softmax(0) / torch.where(seen, self.last, usual)).float()
+
+    def update(self, losses: Tensor, norms: Tensor | None = None) -> None:
+        now = torch.where(losses.isfinite(), _known(losses), self.last)
+        fall = torch.where(self.last > 0, self.last.log() - now.log(), 0.0)
+        share = self.logits.softmax(0)
+        gradient = share * (fall - (share * fall).sum())  # of share @ fall by the logits
+        self.logits = self.logits - self.lr * (gradient + self.decay * self.logits)
+        self.last = now
 
 
 class Auto(Fixed):
@@ -144,7 +261,7 @@ class Auto(Fixed):
 
     Each data set's y = log(loss + LEVEL) is averaged twice over the rows drawn so far, with weights that grow as powers of their number, so that
     the windows grow with the run. If y falls by s whenever the rows grow e-fold, the averages differ by s (1 / SLOW - 1 / FAST), whatever the
-    number of rows. To spend rows where they lower the sum of y most, shares proportional to s are best.
+    number of rows. Shares proportional to s lower the sum of y fastest; wanted is the geometric mean of these and the recipe's.
 
     Manner: online data mixing (arXiv 2312.02406); progress over log rows: arXiv 2410.11820.
     """
@@ -193,7 +310,7 @@ class Auto(Fixed):
             self._change()
 
     def _change(self) -> None:
-        wanted = (self._progress() + self.LEAST) / self.quotas
+        wanted = ((self._progress() + self.LEAST) / self.quotas).sqrt()
         self.multipliers = bounded(
             self.multipliers.log().lerp(bounded(wanted, self.quotas).log(), self.PACE).exp(), self.quotas
         )
@@ -228,6 +345,12 @@ def bounded(wanted: Tensor, quotas: Tensor) -> Tensor:
     return (high * wanted).clamp(FEWEST, MOST)
 
 
+def _known(losses: Tensor) -> Tensor:
+    """float64[K] losses that can be divided by and have a logarithm; what is not finite becomes the smallest."""
+    losses = losses.detach().double()
+    return torch.where(losses.isfinite(), losses, SMALLEST_LOSS).clamp(min=SMALLEST_LOSS)
+
+
 def _scaled(numbers: Tensor) -> Tensor:
     return numbers / numbers.sum()
 
@@ -235,4 +358,8 @@ def _scaled(numbers: Tensor) -> Tensor:
 BALANCERS: Registry[type[Fixed]] = Registry("balancer")
 BALANCERS.add("fixed", Fixed)
 BALANCERS.add("equal", Equal)
+BALANCERS.add("temperature", Temperature)
+BALANCERS.add("uncertainty", Uncertainty)
+BALANCERS.add("gradnorm", GradNorm)
+BALANCERS.add("famo", Famo)
 BALANCERS.add("auto", Auto)

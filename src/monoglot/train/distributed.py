@@ -8,7 +8,7 @@ A step's rows, its loss and its gradient are those of one process: the loss is a
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -20,6 +20,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 T = TypeVar("T")
+_PROCESSOR = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,17 @@ class World:
 
     rank: int = 0
     size: int = 1
+    device: torch.device = _PROCESSOR
+    """Where this process computes."""
 
     @property
     def is_first(self) -> bool:
         return self.rank == 0
 
-    def mine(self, items: Sequence[T]) -> Sequence[T]:
-        """This process's share: every `size`-th, so that each data set is spread evenly."""
-        return items[self.rank :: self.size]
+    @property
+    def slots(self) -> slice:
+        """This process's share of a step: every `size`-th row, so that each data set is spread evenly."""
+        return slice(self.rank, None, self.size)
 
     def sum(self, values: Tensor) -> Tensor:
         """Added up over all processes, the same in each."""
@@ -76,13 +80,16 @@ def is_first_process() -> bool:
 
 
 def open_world() -> World:
-    """The processes that torchrun started; this one alone if it did not."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    """The processes that torchrun started; this one alone if it did not. Each takes a GPU if the machine has any."""
+    size, device = int(os.environ.get("WORLD_SIZE", "1")), _PROCESSOR
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
     if size == 1:
-        return World()
+        return World(device=device)
     if not dist.is_initialized():
-        dist.init_process_group("gloo")
-    return World(dist.get_rank(), size)
+        dist.init_process_group("gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl")
+    return World(dist.get_rank(), size, device)
 
 
 def spread(trainee: nn.Module, layers: Iterable[nn.Module], world: World, how: str) -> nn.Module:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from monoglot.train.conflicts import Meter
+from monoglot.train.conflicts import Conflicts
 from monoglot.train.distributed import World
 from monoglot.train.losses import Objective
 from monoglot.train.steps import Part
@@ -40,7 +40,7 @@ def backward(
     world: World,
     step: int,
     *,
-    meter: Meter | None = None,
+    conflicts: Conflicts | None = None,
     before_part: Callable[[], None] = lambda: None,
 ) -> Tensor:
     """Add up the gradients of a step's parts; mean losses float32[K] in nats a token, nan for a data set without tokens.
@@ -51,7 +51,7 @@ def backward(
         module: Part, step -> losses of its target tokens; as `spread` returned it.
         total: float32[K] tokens of each data set in the step, of all processes.
         scale: float32[K] what each data set's mean loss counts.
-        meter: sees each data set's mean loss before going back, to measure its gradient.
+        conflicts: takes in the gradient of each data set's mean loss.
         before_part: called before each part; may raise to leave the step.
     """
     count, counted = len(total), total.clamp(min=1e-9)
@@ -62,10 +62,13 @@ def backward(
         waits = isinstance(module, DistributedDataParallel) and not is_last
         with module.no_sync() if waits else contextlib.nullcontext():  # type: ignore[operator]
             means = sums_by_source(module(part, step), part, count) / counted
-            if meter is not None:
-                meter.add(means)
+            for source in part.sources.unique().tolist() if conflicts is not None else ():
+                conflicts.add(source, means[source])  # type: ignore[union-attr]
             ((means * scale).sum() * world.size).backward()  # gradients of processes are averaged, not added up
         summed += means.detach()
+    if conflicts is not None:
+        conflicts.sketches = world.sum(conflicts.sketches)
+        conflicts.seen = world.sum(conflicts.seen.float()) > 0
     return torch.where(total > 0, world.sum(summed), torch.nan)
 
 

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from monoglot.data.prepare import Example
 from monoglot.errors import InputError
-from monoglot.train.distributed import World
+from monoglot.train.distributed import World, open_world
 from monoglot.train.gradients import backward, counts, loss_scale, tokens_by_source
 from monoglot.train.optim import freeze
 from monoglot.train.recipe import Recipe
@@ -56,19 +56,20 @@ def show_plan(recipe: Recipe, console: Console | None = None) -> None:
     for plan in plans:
         console.print(_what_is_seen(plan))
     model, tokenizer, _ = start_model(recipe)
+    world = World(device=open_world().device)
     estimates, first = [], 0
     for plan in plans:
         if plan.page is not recipe and plan.page.model_changes:
             model = changed_model(model, plan.page.model_changes, seed=recipe.seed)
         freeze(model, plan.page.freeze)
-        cache, in_bfloat16 = open_cache(recipe, model), precision(recipe) == "bfloat16"
+        cache, in_bfloat16 = open_cache(recipe, model), precision(recipe, world.device) == "bfloat16"
         stand = Stand(first=first)
-        stage = StageRun(recipe, plan, model, tokenizer, World(), cache=cache, in_bfloat16=in_bfloat16, stand=stand)
+        stage = StageRun(recipe, plan, model, tokenizer, world, cache=cache, in_bfloat16=in_bfloat16, stand=stand)
         estimates.append(_try(recipe, stage, console))
         first += plan.steps or 0
         if cache is not None:
             cache.close()
-    console.print(_what_it_takes(plans, estimates, precision(recipe)))
+    console.print(_what_it_takes(plans, estimates, precision(recipe, world.device)))
 
 
 def _what_is_seen(plan: Plan) -> Table:

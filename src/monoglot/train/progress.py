@@ -131,7 +131,11 @@ class Progress:
         """Something else happened; `told` is shown."""
         self.write(line)
         if told:
-            self.console.print(told, highlight=False)
+            self.say(told)
+
+    def say(self, told: str) -> None:
+        """Show a line beside the table."""
+        self.console.print(told, highlight=False)
 
     def write(self, line: dict[str, Any]) -> None:
         """One line of metrics.jsonl. InputError if it cannot be written."""

@@ -32,10 +32,11 @@ from monoglot.decode.search import SearchSettings
 from monoglot.errors import InputError
 from monoglot.files import write_text
 from monoglot.model.unified import UnifiedModel
+from monoglot.report.run import write_run_report
 from monoglot.rng import stream
 from monoglot.store import save_model
 from monoglot.train import checkpoint
-from monoglot.train.conflicts import Meter
+from monoglot.train.conflicts import Conflicts
 from monoglot.train.critic import Critic, mean_score
 from monoglot.train.distributed import World, shared_like, whole
 from monoglot.train.gradients import backward, counts, loss_scale, tokens_by_source
@@ -47,8 +48,9 @@ from monoglot.train.recipe import Recipe, as_page
 from monoglot.train.stages import StageRun, facts_of, make_plans, samples
 from monoglot.train.start import changed_model, start_model
 from monoglot.train.steps import Part, Quarantine, Step
+from monoglot.train.tracking import Tracking
 
-_FREE = ("workers", "checkpoint_minutes", "samples")
+_FREE = ("workers", "checkpoint_minutes", "samples", "track")
 """Fields of a recipe that may change when a run goes on: no weight depends on them."""
 
 
@@ -101,24 +103,27 @@ class Run:
         for index in range(min(self.stand.stage, len(self.plans) - 1) + 1):
             self._change_model(index)
         self._begin_stage()
+        self.tracking = Tracking(recipe.track if world.is_first else (), lambda told: self.progress.say(told))
 
     def __enter__(self) -> Run:
         with ExitStack() as stack:
             stack.callback(self._close_cache)
-            log = self.folder / "metrics.jsonl"
-            if self.world.is_first:
-                page = yaml.safe_dump(as_page(self.recipe), sort_keys=False, allow_unicode=True)
-                write_text(self.folder / "recipe.yaml", page)
-                for begun in (log, self.quarantine.path) if self._saved is None else ():
-                    begun.unlink(missing_ok=True)  # by a run that was killed before its first checkpoint
-            self.world.wait()
-            self.progress = stack.enter_context(Progress(log, quiet=self._quiet) if self.world.is_first else Silent())
-            stack.enter_context(self.signals.heard())
-            self._go_on_or_begin()
+            self._open(stack)
             self._stack = stack.pop_all()
         return self
 
-    def _go_on_or_begin(self) -> None:
+    def _open(self, stack: ExitStack) -> None:
+        """Whatever is open while it runs; then where the checkpoint stands, or the first one."""
+        log = self.folder / "metrics.jsonl"
+        if self.world.is_first:
+            page = yaml.safe_dump(as_page(self.recipe), sort_keys=False, allow_unicode=True)
+            write_text(self.folder / "recipe.yaml", page)
+            for begun in (log, self.quarantine.path) if self._saved is None else ():
+                begun.unlink(missing_ok=True)  # by a run that was killed before its first checkpoint
+        self.world.wait()
+        progress = Progress(log, quiet=self._quiet, on_line=self.tracking.log) if self.world.is_first else Silent()
+        self.progress = stack.enter_context(progress)
+        stack.enter_context(self.signals.heard())
         self._last_save = time.monotonic()
         if self._saved is not None and self._checkpoint is not None:
             self.progress.load_state(self._saved["progress"])
@@ -127,13 +132,19 @@ class Run:
             self._load(self._checkpoint)
             if "stage" in self._saved:
                 self.stage.load_state(self._saved["stage"])
-        self.progress.begin(self.stand.step, machine=self._machine(), precision=precision(self.recipe))
+        self.tracking.begin(self.recipe.model_dump(mode="json", exclude_none=True), self.folder)
+        self.progress.begin(
+            self.stand.step, machine=self._machine(), precision=precision(self.recipe, self.world.device)
+        )
         if self._saved is None:
             self._tell_stage()
             self.save()  # a disk that is full or closed is told before anything is trained
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
         self._stack.close()
+        self.tracking.end(
+            "finished" if kind is None else "stopped" if issubclass(kind, KeyboardInterrupt) else "failed"
+        )
 
     @property
     def is_done(self) -> bool:
@@ -160,9 +171,9 @@ class Run:
         total = world.sum(tokens_by_source(parts, len(names), objective, step.index))
         twice = 2 if recipe.loss.r_drop else 1
         scale = loss_scale(stage.balancer.weights(), count.rows / twice, torch.tensor(stage.mixture.quotas(step.index)))
-        meter = self._meter(step.index)
+        conflicts = self._conflicts(step.index)
         losses = backward(
-            stage.module, parts, total, scale, world, step.index, meter=meter, before_part=self._stop_in_time
+            stage.module, parts, total, scale, world, step.index, conflicts=conflicts, before_part=self._stop_in_time
         )
         stage.trainee.drop_unused(world)
         trained = [p for group in stage.optimizer.param_groups for p in group["params"] if p.grad is not None]
@@ -176,7 +187,7 @@ class Run:
                 stage.words.write_to(self.model.words.weight)
             if self.average is not None and recipe.ema is not None:
                 follow(self.average, self.model, recipe.ema)
-            stage.balancer.update(losses, None if meter is None else meter.norms(world))
+            stage.balancer.update(losses, None if conflicts is None else conflicts.norms())
             stage.rebalance(step.index)
         self.stand.step, self.stand.tokens = step.index + 1, self.stand.tokens + int(count.tokens[:2].sum())
         seen, bad = world.sum(torch.tensor([step.rows, len(step.bad)])).tolist()
@@ -196,8 +207,9 @@ class Run:
             memory_mb=peak_memory(),
             **({} if self.critic is None else {"score": _finite(mean_score(parts))}),
         )
-        if meter is not None and recipe.conflicts_every and step.index % recipe.conflicts_every == 0:
-            self.progress.note({"step": step.index, "conflicts": {"names": names, "cosine": meter.cosines(world)}})
+        if conflicts is not None and not stage.balancer.needs_norms:
+            cosines = [[_finite(value) for value in row] for row in conflicts.cosines().tolist()]
+            self.progress.note({"step": step.index, "conflicts": {"names": names, "cosine": cosines}})
 
     def _as_many_as_others(self, step: Step) -> list[Part]:
         """As many parts as the other processes have, which wait for each other: one once more, counting nothing."""
@@ -205,7 +217,10 @@ class Run:
         if not missing:
             return step.parts
         spare = step.parts[-1] if step.parts else step.spare
-        assert spare is not None, "a row that another process computes can be read here, too"
+        if spare is None:
+            raise InputError.at(
+                self.folder, "data", "a process finds no good row", "mend the rows, or use fewer processes"
+            )
         return step.parts + [spare.silent()] * missing
 
     def _with_own_answers(self, parts: list[Part]) -> list[Part]:
@@ -217,14 +232,17 @@ class Run:
         with torch.no_grad(), trainee.autocast():
             return [self.critic(part, trainee.encode(part.batch)) for part in parts]
 
-    def _meter(self, step: int) -> Meter | None:
-        """What measures gradients in this step; None in most."""
-        every, stage = self.recipe.conflicts_every, self.stage
-        if stage.balancer.needs_norms or (every and step % every == 0):
-            return Meter(
-                self.model, len(stage.plan.names), whole=bool(every and step % every == 0), seed=self.recipe.seed
-            )
-        return None
+    def _conflicts(self, step: int) -> Conflicts | None:
+        """What measures the data sets' gradients in this step; None in most. By the last shared layer if a balancer asks, in every step."""
+        stage, every = self.stage, self.recipe.conflicts_every
+        if not stage.balancer.needs_norms and (not every or step % every):
+            return None
+        layers = self.model.decoder_layers[-1] if stage.balancer.needs_norms else self.model
+        learning = [parameter for parameter in layers.parameters() if parameter.requires_grad]
+        return Conflicts(learning or self._trained(), len(stage.plan.names), seed=self.recipe.seed)
+
+    def _trained(self) -> list[Tensor]:
+        return [parameter for parameter in self.stage.trainee.parameters() if parameter.requires_grad]
 
     # --- between steps ---
 
@@ -311,7 +329,7 @@ class Run:
         plan = self.plans[min(stand.stage, len(self.plans) - 1)]
         freeze(self.model, plan.page.freeze)
         cache = open_cache(recipe, self.model)
-        in_bfloat16 = precision(recipe) == "bfloat16"
+        in_bfloat16 = precision(recipe, self.world.device) == "bfloat16"
         self.stage = StageRun(
             recipe, plan, self.model, self.tokenizer, self.world, cache=cache, in_bfloat16=in_bfloat16, stand=stand
         )
@@ -355,7 +373,7 @@ class Run:
         checkpoint.load(folder, self.stage.trainee, self.stage.optimizer, self.average, self.world)
 
     def finish(self) -> Path:
-        """Write the model folder."""
+        """Write the model folder and the report."""
         folder = self.folder / "model"
         with averaged(self.model, self.average):
             if (model := self._whole_model()) is not None:
@@ -369,6 +387,11 @@ class Run:
                     lineage=self._lineage(),
                 )
         self.progress.note({"event": "end", "step": self.stand.step, "seconds": round(self.progress.seconds, 2)})
+        if self.world.is_first:
+            try:
+                self.progress.say(f"report: {write_run_report(self.folder)}")
+            except InputError as error:  # it needs an extra; the run is whole without it
+                self.progress.say(f"no report.html: {error}")
         self.world.wait()
         return folder
 
@@ -417,6 +440,8 @@ class Run:
 
     def _machine(self) -> dict[str, Any]:
         facts = {"processor": processor_name(), "threads": torch.get_num_threads(), "processes": self.world.size}
+        if self.world.device.type == "cuda":
+            facts["processor"] = torch.cuda.get_device_name(self.world.device)
         return facts | {"torch": torch.__version__}
 
     def _check_unchanged(self, saved: dict[str, Any]) -> None:
@@ -437,10 +462,12 @@ class Run:
                     )
 
 
-def precision(recipe: Recipe) -> str:
-    """What matrix products are computed in; bfloat16 is slower than float32 where the processor has no instructions for it."""
+def precision(recipe: Recipe, device: torch.device) -> str:
+    """What matrix products are computed in; bfloat16 is slower than float32 where there are no instructions for it."""
     if recipe.precision != "auto":
         return recipe.precision
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     can = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)  # private: another torch may not have it
     return "bfloat16" if torch.backends.cpu.get_cpu_capability() == "AVX512" and can() else "float32"
 

@@ -154,6 +154,7 @@ class StageRun:
         stand: Begin,
     ):
         self.plan, self.first, page = plan, stand.first, plan.page
+        model.to(world.device)
         model.checkpoint_layers = recipe.checkpoint_activations  # type: ignore[assignment]
         self.words = _active_words(recipe, page, model, tokenizer, plan.data)
         objective = Objective(recipe.loss, recipe.smoothing)

@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,6 +43,7 @@ from monoglot.train.recipe import Recipe, Source
 AHEAD = 32
 """Steps that may be read before the one that is computed; quotas only change beyond them, so that the rows of a step never depend on how it is read."""
 _READY = 3  # steps that the thread keeps ready
+_PROBED = 8  # rows of each data set among which a good one is looked for
 
 
 @dataclass
@@ -67,6 +69,11 @@ class Part:
         """float[R]"""
         return self.batch.weights if self.rewards is None else self.batch.weights * self.rewards
 
+    def to(self, device: torch.device) -> Part:
+        """The same rows there."""
+        moved: dict[str, Any] = {k: value.to(device) for k, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, batch=self.batch.to(device), **moved)
+
     def silent(self) -> Part:
         """The same rows, counting nothing."""
         return replace(self, batch=replace(self.batch, weights=torch.zeros_like(self.batch.weights)))
@@ -88,7 +95,7 @@ class Step:
     bad: list[tuple[str, str]] = field(default_factory=list)
     """(`file:line`, what is wrong) of each row that cannot be read."""
     spare: Part | None = None
-    """A row of another process, if this one has none of its own to compute while it waits."""
+    """Any row, for a process that has none of its own in this step to compute while it waits for others."""
 
 
 class DataSet:
@@ -224,7 +231,7 @@ class Reader:
             # Draws are made here, so that workers need not know how quotas change.
             loader = DataLoader(
                 _Drawn(self),
-                sampler=_Draws(self.mixture, first, end),
+                sampler=_Draws(self.mixture, self.world.slots, first, end),
                 batch_size=None,
                 num_workers=self.recipe.workers,
                 prefetch_factor=max(1, AHEAD // (2 * self.recipe.workers)),
@@ -268,11 +275,10 @@ class Reader:
         """The rows of one step that are this process's; those that cannot be read are told."""
         if self.preparer.cache is not None:
             self.preparer.cache.refresh()
-        draws = self.mixture.step(index) if draws is None else draws
-        mine = self.world.mine(draws)
         examples: list[Example] = []
         sources: list[int] = []
         bad: list[tuple[str, str]] = []
+        mine = self.mixture.step(index, self.world.slots) if draws is None else draws
         for draw in mine:
             try:
                 examples.append(self._checked(draw))
@@ -282,13 +288,16 @@ class Reader:
         most = self.recipe.rows_at_once, self.recipe.tokens_at_once
         groups = together([lengths(example) for example in examples], *most)
         parts = [self._part([examples[i] for i in some], [sources[i] for i in some]) for some in groups]
-        return Step(index, parts, len(mine), bad, None if parts else self._spare(draws))
+        return Step(index, parts, len(mine), bad, None if parts else self._spare())
 
-    def _spare(self, draws: Sequence[Draw]) -> Part | None:
-        """The first good row of a step; None if there is none, or only this process."""
-        for draw in draws if self.world.size > 1 else ():
-            with suppress(InputError):
-                return self._part([self._checked(draw)], [draw.source])
+    def _spare(self) -> Part | None:
+        """The first good row of all; None if there is none, or only this process."""
+        if self.world.size == 1:
+            return None
+        for source, rows in enumerate(self.data):
+            for row in rows.spread(_PROBED):
+                with suppress(InputError):
+                    return self._part([self._checked(Draw(source, row, 0))], [source])
         return None
 
     def _part(self, examples: list[Example], sources: list[int]) -> Part:
@@ -353,12 +362,12 @@ class _Drawn(Dataset[Step]):
 class _Draws(Sampler[tuple[int, list[Draw]]]):
     """(index, draws) of each step."""
 
-    def __init__(self, mixture: Mixture, first: int, end: int | None):
-        self.mixture, self.first, self.end = mixture, first, end
+    def __init__(self, mixture: Mixture, slots: slice, first: int, end: int | None):
+        self.mixture, self.slots, self.first, self.end = mixture, slots, first, end
 
     def __iter__(self) -> Iterator[tuple[int, list[Draw]]]:
         for index in itertools.count(self.first) if self.end is None else range(self.first, self.end):
-            yield index, self.mixture.step(index)
+            yield index, self.mixture.step(index, self.slots)
 
 
 def without_a_modality(sample: Sample, rate: float, rng: np.random.Generator) -> Sample:

@@ -47,7 +47,11 @@ class Trainee(nn.Module):
         self._used: set[str] | None = set() if beside_others else None
 
     def forward(self, part: Part, step: int | None) -> Tensor:
-        """float32[N]: the loss of each target token in nats, as the recipe has it; plain cross entropy if `step` is None."""
+        """float32[N]: the loss of each target token in nats, as the recipe has it; plain cross entropy if `step` is None.
+
+        The part may lie anywhere; losses come back to the processor.
+        """
+        part = part.to(self.device)
         batch = part.batch
         valid = batch.target_valid
         with self.autocast():
@@ -59,12 +63,17 @@ class Trainee(nn.Module):
             logits = self.words(states, self.model.words.weight) if use_words else self.model.logits(states)  # type: ignore[misc]
         target = batch.target_out[valid]
         if step is None:
-            return cross_entropy(log_probabilities(logits, part.allowed), target, allowed=part.allowed)
+            return cross_entropy(log_probabilities(logits, part.allowed), target, allowed=part.allowed).cpu()
         if self.words is not None:
             target = self.words.columns(target)
         groups, weights = part.each_token(part.sources), part.each_token(part.weights)
-        losses = self.objective(logits, target, groups, weights, part.allowed, step=step)
+        losses = self.objective(logits, target, groups, weights, part.allowed, step=step).cpu()
         return losses if self._used is None else self._with_all(losses, self._used)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.words.weight.device
 
     def _with_all(self, losses: Tensor, used: set[str]) -> Tensor:
         """The same losses, which depend on every parameter now, if only by nothing; `used` takes in those that they did depend on.
@@ -79,7 +88,7 @@ class Trainee(nn.Module):
             if isinstance(parameter, DTensor) or parameter in needed:
                 used.add(name)
             else:
-                losses = losses + 0 * parameter.sum()
+                losses = losses + 0 * parameter.sum().cpu()
         return losses
 
     def drop_unused(self, world: World) -> None:
@@ -94,10 +103,11 @@ class Trainee(nn.Module):
         self._used.clear()
 
     def autocast(self) -> torch.autocast:
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.in_bfloat16)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.in_bfloat16)
 
     def encode(self, batch: Batch) -> Memory:
         """Memory of a batch, its features from the cache where they are kept."""
+        batch = batch.to(self.device)
         return self.model.encode(batch, features(self.model, batch, self.cache))
 
     def train(self, mode: bool = True) -> Trainee:
@@ -131,14 +141,14 @@ def features(model: UnifiedModel, batch: Batch, cache: FeatureCache | None) -> d
         for index, key in media.keys.items():
             # Kept since the batch was read ahead.
             if index not in media.encoded and (kept := cache.get(key)) is not None:
-                media.items[index] = torch.from_numpy(kept[0].astype(np.float32))
+                media.items[index] = torch.from_numpy(kept[0].astype(np.float32)).to(batch.source_ids.device)
                 media.encoded.add(index)
-    with torch.no_grad(), torch.autocast("cpu", enabled=False):
+    with torch.no_grad(), torch.autocast(batch.source_ids.device.type, enabled=False):
         found = model.encode_media(batch.media)
     for name, media in batch.media.items():
         for index, key in media.keys.items():
             if index not in media.encoded:
                 rounded = found[name][index].to(torch.float16)
-                cache.put(key, rounded.numpy(), media.grids[index])
+                cache.put(key, rounded.cpu().numpy(), media.grids[index])
                 found[name][index] = rounded.float()
     return found

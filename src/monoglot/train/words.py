@@ -28,23 +28,27 @@ class ActiveWords(nn.Module):
         others: how many of the other rows stand for the rest in each step; 0 leaves the rest out.
     """
 
+    ids: Tensor
+    _rest: Tensor
+    _place: Tensor
+    _drawn: Tensor
+
     def __init__(self, words: Tensor, ids: Iterable[int], *, others: int, seed: int):
         super().__init__()
-        self.seed, size = seed, len(words)
-        self.ids = torch.tensor(sorted(set(ids)))
-        self.table = nn.Parameter(words.detach()[self.ids].clone())
-        rest = torch.ones(size, dtype=torch.bool)
-        rest[self.ids] = False
-        self._rest = rest.nonzero()[:, 0]
-        self._others = min(others, len(self._rest))
-        self._place = torch.full((size,), -1)
-        self._place[self.ids] = torch.arange(len(self.ids))
-        self._drawn = self._rest[:0]
+        known = torch.tensor(sorted(set(ids)))
+        is_known = torch.zeros(len(words), dtype=torch.bool)
+        is_known[known] = True
+        rest, place = (~is_known).nonzero()[:, 0], torch.full((len(words),), -1)
+        place[known] = torch.arange(len(known))
+        self.table = nn.Parameter(words.detach()[known].clone())
+        for name, ids_of in (("ids", known), ("_rest", rest), ("_place", place), ("_drawn", rest[:0])):
+            self.register_buffer(name, ids_of, persistent=False)  # they follow the table wherever it goes
+        self.seed, self._others = seed, min(others, len(rest))
 
     def draw(self, step: int) -> None:
         """Choose the rows that stand for the rest in this step."""
         chosen = stream(self.seed, "words", step).choice(len(self._rest), self._others, replace=False)
-        self._drawn = self._rest[torch.from_numpy(chosen)]
+        self._drawn = self._rest[torch.from_numpy(chosen).to(self._rest.device)]
 
     def forward(self, states: Tensor, words: Tensor) -> Tensor:
         """Logits: float[N, D] -> float[N, A + others]; a target's column is given by `columns`."""
