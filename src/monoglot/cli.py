@@ -198,9 +198,12 @@ def train(
 
         show_plan(page)
         return
+    from monoglot.train.distributed import is_first_process
     from monoglot.train.loop import train as run
 
-    typer.echo(str(run(page, out or Path("runs") / page.name, resume=resume)))
+    model = run(page, out or Path("runs") / page.name, resume=resume)
+    if is_first_process():
+        typer.echo(str(model))
 
 
 @app.command()
