@@ -19,8 +19,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-T = TypeVar("T")
 _PROCESSOR = torch.device("cpu")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)

@@ -339,15 +339,12 @@ class Recipe(Stage):
             raise ValueError(f"model_changes: start {self.start!r} has its settings under `model`")
         if self.loss.kind == "self_critical" and self.smoothing:
             raise ValueError("smoothing: has no meaning for the loss 'self_critical'")
-        if self.parallel == "fsdp":
-            for stage in self.curriculum:
-                whole = {
-                    "loss.kind: self_critical": self.loss.kind == "self_critical",
-                    "balance: gradnorm": stage.balance.kind == "gradnorm",
-                    "conflicts_every": bool(self.conflicts_every),
-                }
-                if needed := [what for what, used in whole.items() if used]:
-                    raise ValueError(f"parallel: {needed[0]} needs the whole model in each process; use 'ddp'")
+        if self.loss.kind == "self_critical" and self.parallel == "fsdp":
+            raise ValueError("parallel: the loss 'self_critical' needs the whole model in each process; use 'ddp'")
+        measures = {stage.balance.kind for stage in self.curriculum if BALANCERS[stage.balance.kind].needs_norms}
+        if self.parallel == "fsdp" and (measures or self.conflicts_every):
+            what = f"balance '{measures.pop()}'" if measures else "conflicts_every"
+            raise ValueError(f"parallel: {what} needs the whole model in each process; use 'ddp'")
         return self
 
     @model_validator(mode="after")

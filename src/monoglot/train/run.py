@@ -113,11 +113,12 @@ class Run:
         return self
 
     def _open(self, stack: ExitStack) -> None:
-        """Whatever is open while it runs; then where the checkpoint stands, or the first one."""
+        """The folder's files; then where the checkpoint stands, or the first one."""
         log = self.folder / "metrics.jsonl"
+        page = as_page(self.recipe)
         if self.world.is_first:
-            page = yaml.safe_dump(as_page(self.recipe), sort_keys=False, allow_unicode=True)
-            write_text(self.folder / "recipe.yaml", page)
+            text = yaml.safe_dump(page, sort_keys=False, allow_unicode=True)
+            write_text(self.folder / "recipe.yaml", text)
             for begun in (log, self.quarantine.path) if self._saved is None else ():
                 begun.unlink(missing_ok=True)  # by a run that was killed before its first checkpoint
         self.world.wait()
@@ -132,7 +133,7 @@ class Run:
             self._load(self._checkpoint)
             if "stage" in self._saved:
                 self.stage.load_state(self._saved["stage"])
-        self.tracking.begin(self.recipe.model_dump(mode="json", exclude_none=True), self.folder)
+        self.tracking.begin(page, self.folder)
         self.progress.begin(
             self.stand.step, machine=self._machine(), precision=precision(self.recipe, self.world.device)
         )

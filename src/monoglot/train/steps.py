@@ -275,10 +275,10 @@ class Reader:
         """The rows of one step that are this process's; those that cannot be read are told."""
         if self.preparer.cache is not None:
             self.preparer.cache.refresh()
+        mine = self.mixture.step(index, self.world.slots) if draws is None else draws
         examples: list[Example] = []
         sources: list[int] = []
         bad: list[tuple[str, str]] = []
-        mine = self.mixture.step(index, self.world.slots) if draws is None else draws
         for draw in mine:
             try:
                 examples.append(self._checked(draw))
