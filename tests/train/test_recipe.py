@@ -243,7 +243,7 @@ def test_stages_inherit(tmp_path):
     )
     del page["mixture"]
     recipe = read_recipe(write(tmp_path, **page, steps=None))
-    one, two, three = recipe.curriculum
+    one, _, three = recipe.curriculum
     assert [(s.steps, s.epochs, s.tokens, s.schedule_epochs) for s in recipe.curriculum] == [
         (5, None, None, None),
         (None, 2, None, 4),
