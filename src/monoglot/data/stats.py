@@ -299,15 +299,15 @@ class _KeptFacts:
 
     def __init__(self) -> None:
         kinds = {"media": "q", "content": "Q", "size": "q", "height": "i", "width": "i", "seconds": "d"}
-        self._kept = {name: array(kind) for name, kind in (kinds | {"plain": "B", "bits": "Q", "colours": "B"}).items()}
+        kinds |= {"plain": "B", "bits": "Q", "colours": "B"}
+        self._kept: dict[str, array[Any]] = {name: array(kind) for name, kind in kinds.items()}
 
     def add(self, media: int, facts: Facts) -> None:
         bits = None if facts.look is None else facts.look.bits
-        row = {"media": media, "content": facts.content, "size": facts.size, "height": facts.height}
-        row |= {"width": facts.width, "plain": bits is None, "bits": bits or 0}
+        row = {"media": media, "content": facts.content, "size": facts.size, "seconds": facts.seconds}
+        row |= {"height": facts.height, "width": facts.width, "plain": bits is None, "bits": bits or 0}
         for name, value in row.items():
             self._kept[name].append(value)
-        self._kept["seconds"].append(facts.seconds)
         colours = bytes(3 * PALETTE**2) if facts.look is None else facts.look.colours.tobytes()
         self._kept["colours"].frombytes(colours)
 
