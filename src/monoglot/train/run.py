@@ -218,7 +218,10 @@ class Run:
         if not missing:
             return step.parts
         spare = step.parts[-1] if step.parts else step.spare
-        assert spare is not None, "a row that another process computes can be read here, too"
+        if spare is None:
+            raise InputError.at(
+                self.folder, "data", "a process finds no good row", "mend the rows, or use fewer processes"
+            )
         return step.parts + [spare.silent()] * missing
 
     def _with_own_answers(self, parts: list[Part]) -> list[Part]:
