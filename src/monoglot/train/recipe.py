@@ -17,7 +17,7 @@ from monoglot.errors import InputError
 from monoglot.model.config import ModelConfig
 from monoglot.registry import unknown_name
 from monoglot.text.vocabulary import Vocabulary
-from monoglot.train.balance import Balance
+from monoglot.train.balance import BALANCERS, Balance
 
 
 class _Page(BaseModel):
