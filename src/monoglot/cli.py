@@ -198,9 +198,12 @@ def train(
 
         show_plan(page)
         return
+    from monoglot.train.distributed import is_first_process
     from monoglot.train.loop import train as run
 
-    typer.echo(str(run(page, out or Path("runs") / page.name, resume=resume)))
+    model = run(page, out or Path("runs") / page.name, resume=resume)
+    if is_first_process():
+        typer.echo(str(model))
 
 
 @app.command()
@@ -291,6 +294,62 @@ def data_pack(
     counts = f"{made['rows']} rows in {len(made['shardlist'])} shards, {made['bytes'] / 1e6:.1f} MB"
     left_out = f"; {made['left_out']} rows left out, see problems.jsonl" if made["left_out"] else ""
     typer.echo(f"{shards}: {counts}{left_out}")
+
+
+@data_app.command("import")
+def data_import(
+    kind: Annotated[str, typer.Argument(help="What the data are (coco_caption, vqav2, csv ...), or 'list'.")],
+    given: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(help="Files as published, and key=value settings of the kind; after 'list', kinds to explain."),
+    ] = None,
+    out: Annotated[Optional[Path], typer.Option("--out", help="The new file of rows (JSONL).")] = None,  # noqa: UP045
+    media: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--media", help="Where pictures, clips, sounds lie; else beside the file that names them."),
+    ] = None,
+    check: Annotated[bool, typer.Option("--check/--no-check", help="Whether these files must be there.")] = True,
+    allow: Annotated[float, typer.Option("--allow", min=0, max=1, help="Share of entries that may fail.")] = 0.01,
+    problems: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--problems", help="Where entries that fail are told; ROWS.problems.jsonl unless given."),
+    ] = None,
+    limit: Annotated[Optional[int], typer.Option("--limit", min=1, help="Stop after so many rows.")] = None,  # noqa: UP045
+) -> None:
+    """Make rows of a published data set, as its publisher lays it out; `monoglot data import list` names the kinds."""
+    from monoglot.data.importers import IMPORTERS, explain, import_rows, make_kind
+
+    if kind == "list":
+        lines = [explain(name) for name in given or ()] or [
+            f"{name}: {IMPORTERS[name].summary}" for name in sorted(IMPORTERS)
+        ]
+        typer.echo(("\n\n" if given else "\n").join(lines))
+        return
+    IMPORTERS[kind]  # a wrong name is told before a missing option
+    if out is None:
+        raise InputError.at("command line", "--out", "is missing", "say where the rows go, for example data/rows.jsonl")
+    report = import_rows(
+        make_kind(kind, given or []), out, media=media, check=check, allow=allow, problems=problems, limit=limit
+    )
+    typer.echo(report.summary())
+
+
+@data_app.command("stats")
+def data_stats(
+    rows: Annotated[list[Path], typer.Argument(help="JSONL files of rows, or packs; of several, what they share.")],
+    full: Annotated[bool, typer.Option("--full", help="Read all media, not a part of them.")] = False,
+    distance: Annotated[
+        int, typer.Option("--distance", min=0, max=16, help="Bits, of 64, in which hashes of near copies may differ.")
+    ] = 4,
+    tokenizer: Annotated[
+        Path | None, typer.Option("--tokenizer", help="Count tokens too: a tokenizer.json, or a model folder.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Count rows, lengths and media; find duplicates, contradictions, and what one file has of another."""
+    from monoglot.data.stats_tables import print_stats
+
+    print_stats(rows, full=full, distance=distance, tokenizer=tokenizer, as_json=as_json)
 
 
 def main(arguments: list[str] | None = None) -> None:

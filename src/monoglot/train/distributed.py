@@ -8,17 +8,19 @@ A step's rows, its loss and its gradient are those of one process: the loss is a
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from monoglot.model.unified import UnifiedModel
-
 _PROCESSOR = torch.device("cpu")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,14 @@ class World:
         dist.all_reduce(found, op=dist.ReduceOp.MAX)
         return int(found)
 
+    def all(self, items: list[T]) -> list[T]:
+        """The items of all processes, the same in each."""
+        if self.size == 1:
+            return items
+        found: list[list[T]] = [[] for _ in range(self.size)]
+        dist.all_gather_object(found, items)
+        return [item for part in found for item in part]
+
     def wait(self) -> None:
         """Until all processes are here."""
         if self.size > 1:
@@ -62,6 +72,11 @@ class World:
     def close(self) -> None:
         if self.size > 1 and dist.is_initialized():
             dist.destroy_process_group()
+
+
+def is_first_process() -> bool:
+    """True unless torchrun started this process beside another that speaks for all."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def open_world() -> World:
@@ -77,21 +92,31 @@ def open_world() -> World:
     return World(dist.get_rank(), size, device)
 
 
-def spread(trainee: nn.Module, model: UnifiedModel, world: World, how: str) -> nn.Module:
-    """`trainee`, which calls `model`, made to learn the same in every process; as it is when there is one.
+def spread(trainee: nn.Module, layers: Iterable[nn.Module], world: World, how: str) -> nn.Module:
+    """`trainee`, made to learn the same in every process; as it is when there is one.
 
     Args:
+        layers: parts of it that may be put together one after another.
         how: 'ddp': each process holds all weights and gradients are averaged; 'fsdp': each holds a share of every matrix.
     """
     if world.size == 1:
         return trainee
     if how == "ddp":
-        # A process may see no picture in a step that another sees one in.
-        return DistributedDataParallel(trainee, find_unused_parameters=True)
-    policy = MixedPrecisionPolicy()
-    for layer in (*model.encoder_layers, *model.decoder_layers):
-        fully_shard(layer, mp_policy=policy)
-    fully_shard(trainee, mp_policy=policy)
-    for method in ("encode", "decode", "logits", "encode_media"):
-        register_fsdp_forward_method(model, method)
+        return DistributedDataParallel(trainee)
+    for layer in layers:
+        fully_shard(layer)
+    # Whatever changes weights changes the shares: nothing whole may be left of a forward without a backward.
+    fully_shard(trainee, reshard_after_forward=True)
     return trainee
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor of which each process may hold a share, put together in all."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def shared_like(tensor: Tensor, other: Tensor) -> Tensor:
+    """A whole tensor, or this process's share of it if `other` is spread over processes."""
+    if not isinstance(other, DTensor):
+        return tensor
+    return distribute_tensor(tensor, other.device_mesh, other.placements, src_data_rank=None)

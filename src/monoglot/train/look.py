@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 
 from monoglot.data.prepare import Example
@@ -33,8 +32,7 @@ class Look:
         self.examples: dict[str, list[Example]] = {}
         for held_out in recipe.validation:
             rows = DataSet(recipe, held_out.source)
-            places = np.unique(np.linspace(0, len(rows) - 1, min(held_out.rows, len(rows))).round().astype(int))
-            self.examples[held_out.name] = [_read(rows, int(place), reader) for place in places]
+            self.examples[held_out.name] = [_read(rows, row, reader) for row in rows.spread(held_out.rows)]
 
     @torch.no_grad()
     def losses(self, trainee: Trainee) -> dict[str, float]:

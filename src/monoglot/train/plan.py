@@ -181,17 +181,16 @@ def _hardest(recipe: Recipe, stage: StageRun, console: Console) -> Step:
     examples: list[Example] = []
     sources: list[int] = []
     for index, (rows, quota) in enumerate(zip(stage.plan.data, stage.plan.quotas)):
-        places = np.unique(np.linspace(0, len(rows) - 1, min(_SAMPLED, len(rows))).round().astype(int))
         found = []
-        for place in track(
-            places,
+        for row in track(
+            rows.spread(_SAMPLED),
             f"longest rows of {rows.source.name}",
             console=console,
             transient=True,
             disable=not console.is_terminal,
         ):
             try:
-                found.append(stage.reader.preparer.example(rows[int(place)]))
+                found.append(stage.reader.preparer.example(rows[row]))
             except InputError:
                 continue  # training quarantines it
         found.sort(key=lambda example: -sum(lengths(example)))

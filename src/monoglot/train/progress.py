@@ -38,7 +38,11 @@ class Progress:
     def __init__(self, log: Path, *, quiet: bool = False, on_line: Callable[[dict[str, Any]], None] | None = None):
         self.console = Console(quiet=quiet)
         self._path, self._on_line = log, on_line
-        self._log = open(log, "a", encoding="utf-8")  # noqa: SIM115 (closed in __exit__)
+        try:
+            self._log = open(log, "a", encoding="utf-8")  # noqa: SIM115 (closed in __exit__)
+        except OSError as error:
+            wrong = f"cannot be written ({error.strerror})"
+            raise InputError.at(log, "metrics", wrong, "free some space or choose another place") from error
         self._sums: dict[str, Counter[str]] = {name: Counter() for name in _SUMMED}
         self._rows: Counter[str] = Counter()
         self._loss: dict[str, float] = {}

@@ -5,6 +5,7 @@ recipe.yaml (+ key=value from the command line) -> Recipe
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from monoglot.errors import InputError
 from monoglot.model.config import ModelConfig
 from monoglot.registry import unknown_name
 from monoglot.text.vocabulary import Vocabulary
-from monoglot.train.balance import Balance
+from monoglot.train.balance import BALANCERS, Balance
 
 
 class _Page(BaseModel):
@@ -323,6 +324,8 @@ class Recipe(Stage):
     def _stages_inherit(cls, page: Any) -> Any:
         if not isinstance(page, dict) or not isinstance(page.get("stages"), (list, tuple)):
             return page
+        if page.get("replay"):
+            raise ValueError("replay: is said by a stage, which repeats those before it")
         given = {key: value for key, value in page.items() if key in Stage.model_fields and key not in _OWN}
         return page | {"stages": [_inherit(given, stage) for stage in page["stages"]]}
 
@@ -336,16 +339,12 @@ class Recipe(Stage):
             raise ValueError(f"model_changes: start {self.start!r} has its settings under `model`")
         if self.loss.kind == "self_critical" and self.smoothing:
             raise ValueError("smoothing: has no meaning for the loss 'self_critical'")
-        if self.parallel == "fsdp":
-            for stage in self.curriculum:
-                whole = {
-                    "loss.kind: self_critical": self.loss.kind == "self_critical",
-                    "words": stage.words is not None,
-                    "balance: gradnorm": stage.balance.kind == "gradnorm",
-                    "conflicts_every": bool(self.conflicts_every),
-                }
-                if needed := [what for what, used in whole.items() if used]:
-                    raise ValueError(f"parallel: {needed[0]} needs the whole model in each process; use 'ddp'")
+        if self.loss.kind == "self_critical" and self.parallel == "fsdp":
+            raise ValueError("parallel: the loss 'self_critical' needs the whole model in each process; use 'ddp'")
+        measures = {stage.balance.kind for stage in self.curriculum if BALANCERS[stage.balance.kind].needs_norms}
+        if self.parallel == "fsdp" and (measures or self.conflicts_every):
+            what = f"balance '{measures.pop()}'" if measures else "conflicts_every"
+            raise ValueError(f"parallel: {what} needs the whole model in each process; use 'ddp'")
         return self
 
     @model_validator(mode="after")
@@ -388,6 +387,7 @@ class Recipe(Stage):
 _LENGTHS = ("steps", "epochs", "tokens")
 _OWN = ("name", "model_changes", "replay")
 """What a stage does not take over from its page: the page's `model_changes` are made once, before the first stage."""
+_LISTS = ("mixture", "validation", "stages")
 
 
 def _inherit(page: dict[str, Any], stage: Any) -> Any:
@@ -397,6 +397,14 @@ def _inherit(page: dict[str, Any], stage: Any) -> Any:
     if any(stage.get(length) is not None for length in _LENGTHS):
         page = {key: value for key, value in page.items() if key not in (*_LENGTHS, "schedule_epochs")}
     return merged(page, stage)
+
+
+def as_page(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as `read_recipe` reads it: what is not said is left out, unless a stage would take it over from its page."""
+    page = json.loads(recipe.model_dump_json(exclude_none=True))
+    for stage, written in zip(recipe.stages, page.get("stages", ())):
+        written |= {key: None for key in Stage.model_fields if key in page and getattr(stage, key) is None}
+    return page
 
 
 def merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -428,6 +436,8 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise InputError.at(path, "recipe", "is not a page of keys and values")
     for override in overrides:
         _override(page, override)
+    for override in overrides:
+        _check_effect(page, override)
     try:
         return Recipe.model_validate(page)
     except ValidationError as error:
@@ -435,18 +445,61 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def _override(page: dict[str, Any], override: str) -> None:
+    """Change one value of a page; `mixture.names.quota` and `stages.0.steps` reach into lists, by an item's name or number."""
     key, equals, value = override.partition("=")
     if not equals or not key:
         raise InputError.at("command line", override, "is not key=value", "for example steps=100 or optimizer.lr=0.001")
     *parents, last = key.split(".")
+    inside: Any = page
     for parent in parents:
-        page = page.setdefault(parent, {})
-        if not isinstance(page, dict):
+        if isinstance(inside, dict):
+            inside = inside.setdefault(parent, [] if parent in _LISTS else {})
+        else:
+            inside = inside[_place(inside, parent, override)]
+        if not isinstance(inside, (dict, list)):
             raise InputError.at("command line", override, f"{parent!r} holds no keys")
+    place = last if isinstance(inside, dict) else _place(inside, last, override)
     try:
-        page[last] = yaml.safe_load(value)
+        inside[place] = yaml.safe_load(value)
     except yaml.YAMLError:
         raise InputError.at("command line", override, "the value is not YAML", "put it in quotes") from None
+
+
+def _place(items: list[Any], key: str, override: str) -> int:
+    """Where in a list of the page the item of that name or number stands."""
+    names = [str(item.get("name")) if isinstance(item, dict) else "" for item in items]
+    if key in names:
+        return names.index(key)
+    if key.isdecimal() and int(key) < len(items):
+        return int(key)
+    fix = "data sets of a stage are changed by stages.NAME.mixture.NAME" if not items else ""
+    raise InputError.at("command line", override, unknown_name("item", key, names), fix)
+
+
+def _check_effect(page: dict[str, Any], override: str) -> None:
+    """InputError for a change to the page that no stage takes over, since each says otherwise."""
+    key = override.partition("=")[0]
+    first = key.partition(".")[0]
+    stages = page.get("stages")
+    if not isinstance(stages, list) or first not in Stage.model_fields or first in _OWN:
+        return
+    if stages and all(isinstance(stage, dict) and _says(stage, key) for stage in stages):
+        what = "a length of its own" if first in _LENGTHS else f"its own {key!r}"
+        raise InputError.at("command line", override, f"every stage has {what}", f"change stages.NAME.{key}")
+
+
+def _says(stage: dict[str, Any], key: str) -> bool:
+    """True if a stage does not take a key over from its page."""
+    if key in _LENGTHS:
+        return any(stage.get(length) is not None for length in _LENGTHS)
+    inside: Any = stage
+    for part in key.split("."):
+        if not isinstance(inside, dict):
+            return True
+        if part not in inside:
+            return False
+        inside = inside[part]
+    return True
 
 
 def first_problem(error: ValidationError, page: Any = Recipe) -> tuple[str, str]:

@@ -9,7 +9,6 @@ Letters: K data sets of a stage.
 
 from __future__ import annotations
 
-import json
 import math
 import platform
 import resource
@@ -24,7 +23,6 @@ from typing import Any
 import torch
 import yaml
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from monoglot import __version__
 from monoglot.cache import cache_dir
@@ -40,13 +38,13 @@ from monoglot.store import save_model
 from monoglot.train import checkpoint
 from monoglot.train.conflicts import Conflicts
 from monoglot.train.critic import Critic, mean_score
-from monoglot.train.distributed import World
+from monoglot.train.distributed import World, shared_like, whole
 from monoglot.train.gradients import backward, counts, loss_scale, tokens_by_source
 from monoglot.train.guard import Signals, Stopped, Watch
 from monoglot.train.look import Look
 from monoglot.train.optim import averaged, follow, freeze, schedule, set_rate, weights_of
 from monoglot.train.progress import LOG_EVERY, Progress, Silent
-from monoglot.train.recipe import Recipe
+from monoglot.train.recipe import Recipe, as_page
 from monoglot.train.stages import StageRun, facts_of, make_plans, samples
 from monoglot.train.start import changed_model, start_model
 from monoglot.train.steps import Part, Quarantine, Step
@@ -98,10 +96,9 @@ class Run:
         self.watch, self.signals, self.quarantine = (
             Watch(recipe.guard),
             Signals(),
-            Quarantine(folder / "quarantine.jsonl", recipe.quarantine_share),
+            Quarantine(folder / "quarantine.jsonl", recipe.quarantine_share, writes=world.is_first),
         )
         self.average: dict[str, Tensor] | None = None
-        self._spare: Part | None = None
         self.model, self.tokenizer, self.lineage = start_model(recipe)
         for index in range(min(self.stand.stage, len(self.plans) - 1) + 1):
             self._change_model(index)
@@ -110,29 +107,33 @@ class Run:
 
     def __enter__(self) -> Run:
         with ExitStack() as stack:
+            stack.callback(self._close_cache)
             self._open(stack)
             self._stack = stack.pop_all()
         return self
 
     def _open(self, stack: ExitStack) -> None:
-        """Whatever is open while it runs; then where the checkpoint stands, or the first one."""
-        if self.world.is_first:
-            page = json.loads(self.recipe.model_dump_json(exclude_none=True))
-            write_text(self.folder / "recipe.yaml", yaml.safe_dump(page, sort_keys=False, allow_unicode=True))
-        self.world.wait()
+        """The folder's files; then where the checkpoint stands, or the first one."""
         log = self.folder / "metrics.jsonl"
+        page = as_page(self.recipe)
+        if self.world.is_first:
+            text = yaml.safe_dump(page, sort_keys=False, allow_unicode=True)
+            write_text(self.folder / "recipe.yaml", text)
+            for begun in (log, self.quarantine.path) if self._saved is None else ():
+                begun.unlink(missing_ok=True)  # by a run that was killed before its first checkpoint
+        self.world.wait()
         progress = Progress(log, quiet=self._quiet, on_line=self.tracking.log) if self.world.is_first else Silent()
         self.progress = stack.enter_context(progress)
         stack.enter_context(self.signals.heard())
         self._last_save = time.monotonic()
         if self._saved is not None and self._checkpoint is not None:
             self.progress.load_state(self._saved["progress"])
-            self.quarantine.load_state(self._saved["quarantine"], cut=self.world.is_first)
+            self.quarantine.load_state(self._saved["quarantine"])
             self.watch.load_state(self._saved["watch"])
             self._load(self._checkpoint)
             if "stage" in self._saved:
                 self.stage.load_state(self._saved["stage"])
-        self.tracking.begin(self.recipe.model_dump(mode="json", exclude_none=True), self.folder)
+        self.tracking.begin(page, self.folder)
         self.progress.begin(
             self.stand.step, machine=self._machine(), precision=precision(self.recipe, self.world.device)
         )
@@ -142,7 +143,6 @@ class Run:
 
     def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
         self._stack.close()
-        self._close_cache()
         self.tracking.end(
             "finished" if kind is None else "stopped" if issubclass(kind, KeyboardInterrupt) else "failed"
         )
@@ -165,7 +165,7 @@ class Run:
         if stage.words is not None:
             stage.words.draw(step.index)
         count = counts(step.parts, len(names), world)
-        parts = self._with_own_answers(self._as_many_as_others(step.parts))
+        parts = self._with_own_answers(self._as_many_as_others(step))
         stage.module.train()
         set_rate(stage.optimizer, schedule(*stage.progress(step.index, self.stand.tokens), stage.plan.page.optimizer))
         stage.optimizer.zero_grad(set_to_none=True)
@@ -176,6 +176,7 @@ class Run:
         losses = backward(
             stage.module, parts, total, scale, world, step.index, conflicts=conflicts, before_part=self._stop_in_time
         )
+        stage.trainee.drop_unused(world)
         trained = [p for group in stage.optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = _number(nn.utils.clip_grad_norm_(trained, stage.plan.page.optimizer.clip))
         if why := self.watch.judge(float(losses[total > 0].sum()), norm):
@@ -191,7 +192,7 @@ class Run:
             stage.rebalance(step.index)
         self.stand.step, self.stand.tokens = step.index + 1, self.stand.tokens + int(count.tokens[:2].sum())
         seen, bad = world.sum(torch.tensor([step.rows, len(step.bad)])).tolist()
-        self.quarantine.add(seen, bad, step.bad)
+        self.quarantine.add(seen, bad, world.all(step.bad) if bad else [])
         self.progress.step(
             step.index,
             dict(zip(names, losses.tolist())),
@@ -211,17 +212,17 @@ class Run:
             cosines = [[_finite(value) for value in row] for row in conflicts.cosines().tolist()]
             self.progress.note({"step": step.index, "conflicts": {"names": names, "cosine": cosines}})
 
-    def _as_many_as_others(self, parts: list[Part]) -> list[Part]:
-        """As many parts as the other processes have, which wait for each other: the last once more, counting nothing."""
-        if self.world.size == 1:
-            return parts
-        missing = self.world.most(len(parts)) - len(parts)
-        self._spare = parts[-1] if parts else self._spare
-        missing = self.world.most(len(parts)) - len(parts)
-        if missing and self._spare is None:
-            wrong = "a process has no good row in its first step"
-            raise InputError.at(self.folder, "data", wrong, "give more rows a step, or fewer processes")
-        return parts + [self._spare.silent()] * missing if self._spare is not None else parts
+    def _as_many_as_others(self, step: Step) -> list[Part]:
+        """As many parts as the other processes have, which wait for each other: one once more, counting nothing."""
+        missing = self.world.most(len(step.parts)) - len(step.parts)
+        if not missing:
+            return step.parts
+        spare = step.parts[-1] if step.parts else step.spare
+        if spare is None:
+            raise InputError.at(
+                self.folder, "data", "a process finds no good row", "mend the rows, or use fewer processes"
+            )
+        return step.parts + [spare.silent()] * missing
 
     def _with_own_answers(self, parts: list[Part]) -> list[Part]:
         """Answers of the model in place of the targets, if the loss is self-critical."""
@@ -269,8 +270,9 @@ class Run:
             told = "held out: " + "  ".join(f"{name} {loss:.3f}" for name, loss in held_out.items())
             line |= {"held_out": _by_name(held_out, held_out.values()), "regret": _by_name(held_out, regret)}
             self.progress.note(line, told)
-            if self.recipe.samples:
-                predictor = Predictor(self.model, self.tokenizer, search=SearchSettings(beam=1))
+            model = self._whole_model() if self.recipe.samples else None
+            if model is not None:
+                predictor = Predictor(model, self.tokenizer, search=SearchSettings(beam=1))
                 self.progress.note({"step": self.stand.step, "samples": look.answers(self.stage.trainee, predictor)})
         self.stage.ending.look(held_out)
 
@@ -310,6 +312,8 @@ class Run:
         self.stand.stage, self.stand.first, self.stand.tokens = self.stand.stage + 1, self.stand.step, 0
         if not self.is_done:
             self._close_cache()
+            if self._in_shares and (model := self._put_together(keep=True)) is not None:
+                self.model = model
             self._change_model(self.stand.stage)
             self._begin_stage()
             self._tell_stage()
@@ -331,8 +335,11 @@ class Run:
             recipe, plan, self.model, self.tokenizer, self.world, cache=cache, in_bfloat16=in_bfloat16, stand=stand
         )
         if recipe.ema:
-            before = self.average or {}
-            self.average = {name: before.get(name, now.clone()) for name, now in weights_of(self.model).items()}
+            before = {name: whole(tensor) for name, tensor in (self.average or {}).items()}
+            self.average = {
+                name: shared_like(before[name], now) if name in before else now.clone()
+                for name, now in weights_of(self.model).items()
+            }
         self.critic = None
         if recipe.loss.kind == "self_critical":
             self.critic = Critic(self.model, self.tokenizer, samples(plan.data), recipe.loss)
@@ -370,8 +377,7 @@ class Run:
         """Write the model folder and the report."""
         folder = self.folder / "model"
         with averaged(self.model, self.average):
-            model = self._whole_model()
-            if self.world.is_first:
+            if (model := self._whole_model()) is not None:
                 save_model(
                     folder,
                     model,
@@ -390,22 +396,34 @@ class Run:
         self.world.wait()
         return folder
 
-    def _whole_model(self) -> UnifiedModel:
-        """The model, put together if each process holds a share."""
-        if self.world.size == 1 or self.recipe.parallel == "ddp":
-            return self.model
-        whole = get_model_state_dict(self.model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    def _whole_model(self) -> UnifiedModel | None:
+        """The model, put together if each process holds a share; None in the other processes."""
+        if not self._in_shares:
+            return self.model if self.world.is_first else None
+        return self._put_together(keep=self.world.is_first)
+
+    @property
+    def _in_shares(self) -> bool:
+        return self.world.size > 1 and self.recipe.parallel == "fsdp"
+
+    def _put_together(self, *, keep: bool) -> UnifiedModel | None:
+        """The whole model out of its shares; all processes take part, those that `keep` it have it."""
+        weights = {}
+        for name, share in self.model.state_dict().items():
+            tensor = whole(share)
+            if keep:
+                weights[name] = tensor
+        if not keep:
+            return None
         model = UnifiedModel(self.model.config)
-        if self.world.is_first:
-            model.load_state_dict(whole)
-        return model
+        model.load_state_dict(weights)
+        return model.eval()
 
     def _lineage(self) -> dict[str, Any]:
-        page = json.loads(self.recipe.model_dump_json(exclude_none=True))
         run = {"steps": self.stand.step, "seconds": round(self.progress.seconds), "processes": self.world.size}
         return (
             self.lineage
-            | {"recipe": page, "data": self.files, "run": run, "held_out": self.stand.lowest}
+            | {"recipe": as_page(self.recipe), "data": self.files, "run": run, "held_out": self.stand.lowest}
             | {
                 "monoglot": __version__,
                 "torch": torch.__version__,

@@ -20,7 +20,8 @@ from monoglot.data.mixture import Mixture, Segment, capped, share_out
 from monoglot.errors import InputError
 from monoglot.model.unified import UnifiedModel
 from monoglot.nouns import Sample
-from monoglot.tasks import pose
+from monoglot.registry import unknown_name
+from monoglot.tasks import TASKS, pose
 from monoglot.text.tokenizer import Tokenizer
 from monoglot.text.vocabulary import EOS
 from monoglot.train.balance import BALANCERS
@@ -28,9 +29,12 @@ from monoglot.train.distributed import World, spread
 from monoglot.train.losses import Objective
 from monoglot.train.optim import build_optimizer
 from monoglot.train.recipe import Recipe, Stage
-from monoglot.train.steps import AHEAD, DataSet, Reader
+from monoglot.train.steps import AHEAD, DataSet, Reader, most_bad
 from monoglot.train.trainee import Trainee
 from monoglot.train.words import ActiveWords
+
+_PROBED = 64
+"""Rows of each data set that are looked at before a run begins."""
 
 
 @dataclass
@@ -60,19 +64,19 @@ class Plan:
 
 
 def make_plans(recipe: Recipe) -> list[Plan]:
-    """All stages with their data opened. InputError for what cannot be drawn; nothing has been trained yet."""
+    """All stages with their data opened and tried. InputError for what cannot be drawn or is no task's; nothing has been trained yet."""
     opened: dict[str, DataSet] = {}
     plans: list[Plan] = []
     for index, page in enumerate(recipe.curriculum):
         own = [opened.setdefault(source.name, DataSet(recipe, source)) for source in page.mixture]
         own = [rows if rows.source == source else rows.under(source) for rows, source in zip(own, page.mixture)]
-        rows = dict(zip((source.name for source in page.mixture), own))
+        named = dict(zip((source.name for source in page.mixture), own))
         quotas = with_replay(
-            dict(zip(rows, _quotas(page, own))), [dict(zip(plan.names, plan.quotas)) for plan in plans], page.replay
+            dict(zip(named, _quotas(page, own))), [dict(zip(plan.names, plan.quotas)) for plan in plans], page.replay
         )
         for plan in plans:
-            rows = {name: data for name, data in zip(plan.names, plan.data) if name in quotas} | rows
-        data = [rows[name] for name in quotas]
+            named = {name: data for name, data in zip(plan.names, plan.data) if name in quotas} | named
+        data = [named[name] for name in quotas]
         steps, schedule = run_length(page, len(own[0]), quotas[page.mixture[0].name])
         plan = Plan(index, page, data, list(quotas.values()), steps, schedule)
         plan.quotas = plan.capped(plan.quotas)
@@ -81,7 +85,25 @@ def make_plans(recipe: Recipe) -> list[Plan]:
             wrong = f"draws {sum(plan.quotas):.2g} rows a step"
             raise InputError.at("recipe", where, wrong, "give at least one: raise rows, quotas or max_repeats")
         plans.append(plan)
+    for rows in opened.values():
+        _try(rows, recipe.quarantine_share)
     return plans
+
+
+def _try(rows: DataSet, share: float) -> None:
+    """InputError for a data set of which surely too many rows, or all, cannot be put as a task; their media are not opened."""
+    wrong = []
+    probed = rows.spread(_PROBED)
+    for row in probed:
+        try:
+            sample = rows[row]
+            if sample.task not in TASKS:
+                raise InputError.at(rows.where(row), "task", unknown_name("task", sample.task, TASKS))
+            pose(sample)
+        except InputError as error:
+            wrong.append(error)
+    if len(wrong) == len(probed) or len(wrong) > most_bad(len(probed), share):
+        raise wrong[0]
 
 
 def _quotas(page: Stage, data: list[DataSet]) -> list[float]:
@@ -136,8 +158,11 @@ class StageRun:
         model.checkpoint_layers = recipe.checkpoint_activations  # type: ignore[assignment]
         self.words = _active_words(recipe, page, model, tokenizer, plan.data)
         objective = Objective(recipe.loss, recipe.smoothing)
-        self.trainee = Trainee(model, objective, words=self.words, cache=cache, in_bfloat16=in_bfloat16)
-        self.module: nn.Module = spread(self.trainee, model, world, recipe.parallel)
+        self.trainee = Trainee(
+            model, objective, words=self.words, cache=cache, in_bfloat16=in_bfloat16, beside_others=world.size > 1
+        )
+        layers = (*model.encoder_layers, *model.decoder_layers)
+        self.module: nn.Module = spread(self.trainee, layers, world, recipe.parallel)
         self.optimizer = build_optimizer(
             model, page.optimizer
         )  # after `spread`, which may put shares in place of weights

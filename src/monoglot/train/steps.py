@@ -26,8 +26,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from monoglot.data.collate import Batch
+from monoglot.data.features import CachingPreparer
 from monoglot.data.mixture import Draw, Mixture
-from monoglot.data.prepare import Example, Preparer
+from monoglot.data.prepare import Example
 from monoglot.data.rowfile import RowFile
 from monoglot.decode.constrain import Trie
 from monoglot.errors import InputError
@@ -42,6 +43,7 @@ from monoglot.train.recipe import Recipe, Source
 AHEAD = 32
 """Steps that may be read before the one that is computed; quotas only change beyond them, so that the rows of a step never depend on how it is read."""
 _READY = 3  # steps that the thread keeps ready
+_PROBED = 8  # rows of each data set among which a good one is looked for
 
 
 @dataclass
@@ -92,6 +94,8 @@ class Step:
     """How many were drawn, good and bad."""
     bad: list[tuple[str, str]] = field(default_factory=list)
     """(`file:line`, what is wrong) of each row that cannot be read."""
+    spare: Part | None = None
+    """Any row, for a process that has none of its own in this step to compute while it waits for others."""
 
 
 class DataSet:
@@ -112,6 +116,10 @@ class DataSet:
 
     def __len__(self) -> int:
         return len(self.file)
+
+    def spread(self, most: int) -> list[int]:
+        """Numbers of no more than so many rows, spread evenly over the file."""
+        return [int(row) for row in np.unique(np.linspace(0, len(self) - 1, min(most, len(self))).round())]
 
     def where(self, row: int) -> str:
         """`file:line`, for messages."""
@@ -154,23 +162,27 @@ def first_words(text: str, count: int) -> str:
 
 
 class Quarantine:
-    """Rows that cannot be read: each is listed once, drawn ones are counted; the end of the run when surely too many are bad."""
+    """Rows that cannot be read: each is listed once, drawn ones are counted; the end of the run when surely too many are bad.
 
-    def __init__(self, path: Path, share: float):
-        self.path, self.share = path, share
+    Args:
+        writes: False in a process beside the one that writes the list.
+    """
+
+    def __init__(self, path: Path, share: float, *, writes: bool = True):
+        self.path, self.share, self.writes = path, share, writes
         self.seen, self.bad = 0, 0
         self._listed: set[str] = set()
 
     def add(self, seen: int, bad: int, found: list[tuple[str, str]]) -> None:
-        """Take note of a step: so many rows were drawn, so many are bad; `found` are those of this process, which it writes down."""
+        """Take note of a step: so many rows were drawn, so many are bad, namely those `found`, of all processes."""
         self.seen, self.bad = self.seen + seen, self.bad + bad
         fresh = {row: error for row, error in found if row not in self._listed}
         self._listed.update(fresh)
-        if fresh:
+        if fresh and self.writes:
             lines = [json.dumps({"row": row, "error": error}, ensure_ascii=False) for row, error in fresh.items()]
             with appending(self.path) as file:
                 file.write("\n".join(lines) + "\n")
-        if bad and self.bad > self.bound:
+        if bad and self.bad > most_bad(self.seen, self.share):
             raise InputError.at(
                 self.path,
                 "data",
@@ -182,20 +194,24 @@ class Quarantine:
         """Counts, and how much of the list belongs to them; for JSON."""
         return {"seen": self.seen, "bad": self.bad, "bytes": self.path.stat().st_size if self.path.exists() else 0}
 
-    def load_state(self, state: Mapping[str, int], *, cut: bool) -> None:
-        """Go on from there; `cut` takes away what was listed by steps that will be done again."""
+    def load_state(self, state: Mapping[str, int]) -> None:
+        """Go on from there; what was listed by steps that will be done again is taken away."""
         self.seen, self.bad = state["seen"], state["bad"]
         if self.path.exists():
-            if cut:
+            if self.writes:
                 os.truncate(self.path, min(state["bytes"], self.path.stat().st_size))
             kept = self.path.read_bytes()[: state["bytes"]].decode()
             self._listed = {json.loads(line)["row"] for line in kept.splitlines()}
 
-    @property
-    def bound(self) -> float:
-        """More bad rows than this are no accident when `share` of all may be bad: four standard deviations above, and more than ten."""
-        expected = self.share * self.seen
-        return max(10, expected + 4 * math.sqrt(expected)) if self.share else 0
+
+def most_bad(seen: int, share: float) -> float:
+    """More bad rows than this are no accident when `share` of all may be bad: four standard deviations above, and more than ten.
+
+    >>> [most_bad(seen, 0.01) for seen in (5, 10_000)], most_bad(10_000, 0)
+    ([10, 140.0], 0)
+    """
+    expected = share * seen
+    return max(10, expected + 4 * math.sqrt(expected)) if share else 0
 
 
 class Reader:
@@ -206,7 +222,7 @@ class Reader:
         world: which share of each step is read here.
     """
 
-    def __init__(self, recipe: Recipe, data: list[DataSet], mixture: Mixture, preparer: Preparer, world: World):
+    def __init__(self, recipe: Recipe, data: list[DataSet], mixture: Mixture, preparer: CachingPreparer, world: World):
         self.recipe, self.data, self.mixture, self.preparer, self.world = recipe, data, mixture, preparer, world
 
     def ahead(self, first: int, end: int | None) -> Iterator[Step]:
@@ -257,28 +273,43 @@ class Reader:
 
     def step(self, index: int, draws: Sequence[Draw] | None = None) -> Step:
         """The rows of one step that are this process's; those that cannot be read are told."""
+        if self.preparer.cache is not None:
+            self.preparer.cache.refresh()
+        mine = self.mixture.step(index, self.world.slots) if draws is None else draws
         examples: list[Example] = []
         sources: list[int] = []
         bad: list[tuple[str, str]] = []
-        mine = self.mixture.step(index, self.world.slots) if draws is None else draws
         for draw in mine:
-            where = self.data[draw.source].where(draw.row)
             try:
-                example = self.example(draw)
-                self._check(example, where)
+                examples.append(self._checked(draw))
+                sources.append(draw.source)
             except InputError as error:
-                bad.append((where, str(error)))
-                continue
-            examples.append(example)
-            sources.append(draw.source)
+                bad.append((self.data[draw.source].where(draw.row), str(error)))
+        most = self.recipe.rows_at_once, self.recipe.tokens_at_once
+        groups = together([lengths(example) for example in examples], *most)
+        parts = [self._part([examples[i] for i in some], [sources[i] for i in some]) for some in groups]
+        return Step(index, parts, len(mine), bad, None if parts else self._spare())
+
+    def _spare(self) -> Part | None:
+        """The first good row of all; None if there is none, or only this process."""
+        if self.world.size == 1:
+            return None
+        for source, rows in enumerate(self.data):
+            for row in rows.spread(_PROBED):
+                with suppress(InputError):
+                    return self._part([self._checked(Draw(source, row, 0))], [source])
+        return None
+
+    def _part(self, examples: list[Example], sources: list[int]) -> Part:
+        """Examples, collated; each twice if two passes are to agree."""
         twice = 2 if self.recipe.loss.r_drop else 1
-        parts = [
-            self.part([examples[i] for i in some] * twice, [sources[i] for i in some] * twice)
-            for some in together(
-                [lengths(example) for example in examples], self.recipe.rows_at_once, self.recipe.tokens_at_once
-            )
-        ]
-        return Step(index, parts, len(mine), bad)
+        return self.part(examples * twice, sources * twice)
+
+    def _checked(self, draw: Draw) -> Example:
+        """One drawn row that can be trained on. Raises InputError."""
+        example = self.example(draw)
+        self._check(example, self.data[draw.source].where(draw.row))
+        return example
 
     def example(self, draw: Draw) -> Example:
         """One drawn row, laid out. Raises InputError."""

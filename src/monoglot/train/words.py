@@ -13,8 +13,10 @@ from collections.abc import Iterable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from monoglot.rng import stream
+from monoglot.train.distributed import whole
 
 
 class ActiveWords(nn.Module):
@@ -63,4 +65,11 @@ class ActiveWords(nn.Module):
     @torch.no_grad()
     def write_to(self, words: Tensor) -> None:
         """The embedding takes over what the table has learned."""
-        words[self.ids] = self.table
+        if not isinstance(words, DTensor):
+            words[self.ids] = self.table
+            return
+        table, share = whole(self.table), words.to_local()
+        mesh = words.device_mesh
+        first = mesh.get_local_rank() * -(-len(words) // mesh.size())  # rows are shared out as by torch.chunk
+        here = (self.ids >= first) & (self.ids < first + len(share))
+        share[self.ids[here] - first] = table[here]
