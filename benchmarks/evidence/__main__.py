@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 os.environ.setdefault(
@@ -18,8 +17,9 @@ os.environ.setdefault(
 
 from benchmarks.evidence.page import write_page
 from benchmarks.evidence.questions import CLIPS, LOW, MIXED, PICTURES, QUESTIONS, SEEDS, SOUNDS
-from benchmarks.evidence.rows import Packs, write_all
-from benchmarks.evidence.runs import do_all, fill_features, make_starts
+from benchmarks.evidence.rows import Packs, facts, write_all
+from benchmarks.evidence.runs import RESULTS, do_all, fill_features, make_starts
+from monoglot.files import write_json
 
 
 def main() -> None:
@@ -28,18 +28,21 @@ def main() -> None:
     parser.add_argument("--packs", type=Path, default=Path("packs"), help="where `make packs` put them")
     parser.add_argument("--work", type=Path, default=Path("out/evidence"), help="rows, models, features and runs")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
+    parser.add_argument("--arms", default="", help="only arms whose name ends so")
     arguments = parser.parse_args()
     if arguments.what == "page":
         write_page()
     elif arguments.what == "prepare":
-        for file, rows in write_all(Packs(arguments.packs), arguments.work / "rows", MIXED).items():
-            print(f"{file}: {rows} rows")
+        folder = arguments.work / "rows"
+        names = write_all(Packs(arguments.packs), folder, MIXED)
+        write_json(RESULTS / "data.json", {name: facts(folder, name) for name in names})
         make_starts(arguments.work, SEEDS)
         fill_features(arguments.work, (*MIXED, *SOUNDS), {}, jobs=arguments.jobs)
         fill_features(arguments.work, (*PICTURES, *CLIPS), LOW, jobs=arguments.jobs)
     else:
-        command = " ".join(["python -m benchmarks.evidence", *sys.argv[1:]])
-        do_all(QUESTIONS[arguments.what](), arguments.work, command, jobs=arguments.jobs)
+        command = f"python -m benchmarks.evidence {arguments.what}"
+        planned = [plan for plan in QUESTIONS[arguments.what]() if plan.arm.endswith(arguments.arms)]
+        do_all(planned, arguments.work, command, jobs=arguments.jobs, fresh=arguments.what == "curriculum")
 
 
 if __name__ == "__main__":

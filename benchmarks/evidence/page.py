@@ -5,6 +5,7 @@ RESULTS/QUESTION.jsonl -> scores by arm, task and seed -> mean and t interval ov
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import sqrt
@@ -17,12 +18,24 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 from benchmarks.evidence.questions import COMMON, IMBALANCES, MIXED, RARE, SHARES, SOUNDS
-from benchmarks.evidence.runs import ROOT, records
+from benchmarks.evidence.runs import RESULTS, ROOT, records
 from monoglot.files import write_text
 
 PAGE = ROOT / "docs" / "evidence.md"
 T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 """97.5% quantile of Student's t by degrees of freedom."""
+
+DATA = {
+    "kinds": ("picture", "what kind of thing is this?", "drawing style (noto)"),
+    "groups": ("picture", "which broad group does this belong to?", "drawing style (noto)"),
+    "names": ("picture", "its name", "two drawing styles (noto, openmoji)"),
+    "clip_kinds": ("clip", "what kind of thing is this?", "drawing style (noto)"),
+    "drums": ("sound", "which drum is this?", "drum kits"),
+    "prompts": ("speech", "what kind of prompt is this?", "texts of the prompts"),
+    "sounds": ("sound", "what kind of sound is this?", "families of files"),
+    "docstrings": ("text", "its summary; only pretrained on", "libraries"),
+}
+"""data set -> media, question, what sets the test rows apart."""
 
 Scores = Mapping[str, Mapping[str, Mapping[int, float]]]
 """arm -> task -> seed -> percent."""
@@ -98,6 +111,29 @@ def budget(runs: Sequence[dict[str, Any]]) -> str:
         f"`{runs[0]['command']}`, {max(run['date'] for run in runs)[:10]}, {runs[0]['machine']}",
     ]
     return "; ".join(said) + "."
+
+
+def data_sets() -> str:
+    """What the rows are."""
+    facts = json.loads((RESULTS / "data.json").read_text("utf-8"))
+    header = ["data set", "reads", "asks", "rows", "answers", "test rows", "most common answer", "held out by"]
+    rows = []
+    for name, (reads, asks, held_out) in DATA.items():
+        found = facts[name]
+        usual = f"{100 * found['most_common']:.1f}" if found["most_common"] else ""
+        rows.append(
+            [
+                f"`{name}`",
+                reads,
+                asks,
+                f"{found['rows']:,}",
+                str(found["answers"]),
+                str(found["test_rows"]),
+                usual,
+                held_out,
+            ]
+        )
+    return table(header, rows)
 
 
 # --- questions ---

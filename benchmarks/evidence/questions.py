@@ -35,13 +35,13 @@ MIXED = ("kinds", "clip_kinds", "names", "drums")
 def mixing() -> list[Planned]:
     """One shuffled file; shares by size, by the root of size; equal shares."""
     each = [source(name) for name in MIXED]
-    arms = {
+    arms: dict[str, Page] = {
         "concatenated": {"mixture": [source("all")]},
         "proportional": {"mixture": each, "temperature": 1},
         "temperature 2": {"mixture": each, "temperature": 2},
         "equal quotas": {"mixture": each},
     }
-    budget = {"rows": ROWS, "steps": STEPS}
+    budget: Page = {"rows": ROWS, "steps": STEPS}
     return plan("mixing", [(arm, budget | page) for arm, page in arms.items()], MIXED)
 
 
@@ -78,7 +78,7 @@ ROWS_EACH = 8
 
 def together() -> list[Planned]:
     """Each task alone, with all others, and all but each; every task that takes part has the same rows in every step."""
-    groups = {"all": MIXED}
+    groups: dict[str, tuple[str, ...]] = {"all": MIXED}
     groups |= {f"{name} alone": (name,) for name in MIXED}
     groups |= {f"without {name}": tuple(other for other in MIXED if other != name) for name in MIXED}
     return [
@@ -120,7 +120,7 @@ def transfer() -> list[Planned]:
 
 # --- (e) does `auto` replace tuning ---
 
-COMMON, RARE = ("kinds", "clip_kinds", "names"), "groups"
+COMMON, RARE = ("kinds", "clip_kinds", "drums"), "groups"
 LARGEST = 4098
 """Rows of the largest common data set."""
 IMBALANCES = (1, 10, 100)

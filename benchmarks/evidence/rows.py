@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from monoglot.data.rows import write_rows
+from monoglot.rng import stream
 
 Row = dict[str, Any]
 
@@ -50,6 +51,11 @@ class Packs:
         complete = set(self.complete)
         return self.rows("emoji/kinds", split, lambda row: row["text"] == question and row["concept"] in complete)
 
+    def groups(self, split: str) -> list[Row]:
+        """Shuffled, so that the first rows, to which `limit` cuts, are of all groups."""
+        rows = self.asked("which broad group does this belong to?", split)
+        return [rows[index] for index in stream(0, "groups", split).permutation(len(rows))]
+
     def clip_kinds(self, split: str) -> list[Row]:
         """Clips in which one thing moves or changes, asked what kind of thing it is."""
         clips = [*self.rows("clips/clip_names", split), *self.rows("clips/change", split)]
@@ -64,27 +70,34 @@ class Packs:
         return [row for stem in stems for row in self.rows(stem, split)]
 
 
-def write_all(packs: Packs, folder: Path, one_file: Sequence[str]) -> dict[str, int]:
-    """Write every data set, and those of `one_file` once more as one; rows of each file by its name."""
+def write_all(packs: Packs, folder: Path, one_file: Sequence[str]) -> list[str]:
+    """Write every data set, and those of `one_file` once more as one; their names."""
     made: dict[str, Callable[[str], list[Row]]] = {
         "names": packs.names,
         "kinds": lambda split: packs.asked(KIND, split),
-        "groups": lambda split: packs.asked("which broad group does this belong to?", split),
+        "groups": packs.groups,
         "clip_kinds": packs.clip_kinds,
         "drums": packs.drums,
         "sounds": lambda split: packs.rows("sounds/sounds", split),
         "prompts": lambda split: packs.rows("prompts/category", split),
         "docstrings": lambda split: packs.rows("docstrings/summaries", split),
     }
-    counts = {}
     for name, rows in made.items():
         answers = sorted({row["target"] for row in rows("train")})
         for split in ("train", "test"):
-            file = f"{name}.{split}.jsonl"
-            counts[file] = write_rows(folder / file, _with_choices(rows(split), answers))
+            write_rows(folder / f"{name}.{split}.jsonl", _with_choices(rows(split), answers))
     together = [row for name in one_file for row in _read(folder / f"{name}.train.jsonl")]
-    counts["all.train.jsonl"] = write_rows(folder / "all.train.jsonl", together)
-    return counts
+    write_rows(folder / "all.train.jsonl", together)
+    return list(made)
+
+
+def facts(folder: Path, name: str) -> dict[str, Any]:
+    """How large a data set is, and what always giving the answer most common in training would score."""
+    train, test = (_read(folder / f"{name}.{split}.jsonl") for split in ("train", "test"))
+    answers = Counter(row["target"] for row in train)
+    usual = answers.most_common(1)[0][0]
+    right = sum(row["target"] == usual for row in test)
+    return {"rows": len(train), "answers": len(answers), "test_rows": len(test), "most_common": right / len(test)}
 
 
 def _read(path: Path) -> list[Row]:

@@ -12,7 +12,6 @@ import resource
 import shutil
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from datetime import datetime
 from multiprocessing import get_context
@@ -67,17 +66,20 @@ class Planned:
     """Noted in the record as they are."""
 
 
-def do_all(planned: Sequence[Planned], work: Path, command: str, *, jobs: int) -> None:
-    """Do the runs that have no record yet, `jobs` at a time; those that start from others come after them."""
+def do_all(planned: Sequence[Planned], work: Path, command: str, *, jobs: int, fresh: bool = False) -> None:
+    """Do the runs that have no record yet, `jobs` at a time; those that start from others come after them.
+
+    Args:
+        fresh: a new process for each run, so that its peak memory is its own.
+    """
     done = {(plan.question, run["arm"], run["seed"]) for plan in planned for run in records(plan.question)}
     todo = [plan for plan in planned if (plan.question, plan.arm, plan.seed) not in done]
     for waits in (False, True):
-        # A process for each run, so that its peak memory is its own.
-        with ProcessPoolExecutor(jobs, get_context("spawn"), _one_thread, max_tasks_per_child=1) as pool:
-            runs = [pool.submit(do, plan, work, command) for plan in todo if (plan.start is not None) == waits]
-            for run in as_completed(runs):
-                write(run.result())
-                print(_told(run.result()), flush=True)
+        ready = [(plan, work, command) for plan in todo if (plan.start is not None) == waits]
+        with get_context("spawn").Pool(jobs, _one_thread, maxtasksperchild=1 if fresh else None) as pool:
+            for record in pool.imap_unordered(_do, ready):
+                write(record)
+                print(_told(record), flush=True)
 
 
 def _told(record: dict[str, Any]) -> str:
@@ -101,6 +103,10 @@ def write(record: dict[str, Any]) -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
     with appending(RESULTS / f"{record['question']}.jsonl") as file:
         file.write(json.dumps(record) + "\n")
+
+
+def _do(given: tuple[Planned, Path, str]) -> dict[str, Any]:
+    return do(*given)
 
 
 def do(plan: Planned, work: Path, command: str) -> dict[str, Any]:
@@ -196,9 +202,8 @@ def make_starts(work: Path, seeds: Sequence[int]) -> None:
 
 def fill_features(work: Path, names: Sequence[str], changes: dict[str, Any], *, jobs: int) -> None:
     """Encode all media of these data sets under changed settings of the model, so that no run has to."""
-    with ProcessPoolExecutor(jobs, get_context("spawn"), _one_thread) as pool:
-        for future in [pool.submit(_fill, work, names, changes, part, jobs) for part in range(jobs)]:
-            future.result()
+    with get_context("spawn").Pool(jobs, _one_thread) as pool:
+        pool.starmap(_fill, [(work, names, changes, part, jobs) for part in range(jobs)])
 
 
 def _fill(work: Path, names: Sequence[str], changes: dict[str, Any], part: int, parts: int) -> None:
