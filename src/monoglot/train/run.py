@@ -166,7 +166,8 @@ class Run:
             stage.words.draw(step.index)
         count = counts(step.parts, len(names), world)
         parts = self._with_own_answers(self._as_many_as_others(step))
-        stage.module.train()
+        if not stage.trainee.training:  # it walks all modules, which is slow beside a small model's step
+            stage.module.train()
         set_rate(stage.optimizer, schedule(*stage.progress(step.index, self.stand.tokens), stage.plan.page.optimizer))
         stage.optimizer.zero_grad(set_to_none=True)
         total = world.sum(tokens_by_source(parts, len(names), objective, step.index))

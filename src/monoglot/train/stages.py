@@ -163,6 +163,7 @@ class StageRun:
         )
         layers = (*model.encoder_layers, *model.decoder_layers)
         self.module: nn.Module = spread(self.trainee, layers, world, recipe.parallel)
+        self.module.train()
         self.optimizer = build_optimizer(
             model, page.optimizer
         )  # after `spread`, which may put shares in place of weights

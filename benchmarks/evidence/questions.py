@@ -1,0 +1,150 @@
+"""The five questions, each as runs that differ in one thing and are equal in budget.
+
+question -> [Planned]: every arm with every seed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from benchmarks.evidence.runs import Planned
+
+SEEDS = (0, 1, 2)
+ROWS, STEPS = 32, 300
+"""Rows a step and steps of a run, unless its question says otherwise."""
+
+Page = dict[str, Any]
+
+
+def source(name: str, **settings: Any) -> Page:
+    return {"name": name, "data": f"{name}.train.jsonl", **settings}
+
+
+def plan(question: str, arms: Iterable[tuple[str, Page]], asked: tuple[str, ...], **rest: Any) -> list[Planned]:
+    arms = list(arms)
+    return [Planned(question, arm, seed, page, asked, **rest) for seed in SEEDS for arm, page in arms]
+
+
+# --- (a) how rows are mixed ---
+
+MIXED = ("kinds", "clip_kinds", "names", "drums")
+"""From the largest data set to the smallest."""
+
+
+def mixing() -> list[Planned]:
+    """One shuffled file; shares by size, by the root of size; equal shares."""
+    each = [source(name) for name in MIXED]
+    arms: dict[str, Page] = {
+        "concatenated": {"mixture": [source("all")]},
+        "proportional": {"mixture": each, "temperature": 1},
+        "temperature 2": {"mixture": each, "temperature": 2},
+        "equal quotas": {"mixture": each},
+    }
+    budget: Page = {"rows": ROWS, "steps": STEPS}
+    return plan("mixing", [(arm, budget | page) for arm, page in arms.items()], MIXED)
+
+
+# --- (b) one stage or a curriculum ---
+
+LOW = {"modalities": {"image": {"size": 64}, "video": {"size": 64, "frames": 2}}}
+HIGH = {"modalities": {"image": {"size": 96}, "video": {"size": 64, "frames": 4}}}
+PICTURES, CLIPS = ("names", "kinds"), ("clip_kinds",)
+
+
+def curriculum() -> list[Planned]:
+    """The same number of rows, all at once or in three stages. Scores: features kept. Costs: encoders trained, a tenth of the steps."""
+    scored = plan("curriculum", _one_stage_or_three(STEPS), (*PICTURES, *CLIPS))
+    trained = {"freeze": ["words"], "feature_cache": {"gigabytes": 0}}
+    arms = [(f"{arm}, cost", page | trained) for arm, page in _one_stage_or_three(STEPS // 10)]
+    return scored + plan("curriculum", arms, ())
+
+
+def _one_stage_or_three(steps: int) -> list[tuple[str, Page]]:
+    pictures, clips = [source(name) for name in PICTURES], [source(name) for name in CLIPS]
+    stages = [
+        {"name": "pictures", "mixture": pictures, "steps": steps // 2, "model_changes": LOW},
+        {"name": "clips", "mixture": clips, "steps": steps // 3, "replay": 0.5, "model_changes": LOW},
+        {"name": "sharp", "mixture": pictures + clips, "steps": steps - steps // 2 - steps // 3, "model_changes": HIGH},
+    ]
+    whole = {"rows": ROWS, "mixture": pictures + clips, "steps": steps, "model_changes": HIGH}
+    return [("one stage", whole), ("curriculum", {"rows": ROWS, "mixture": pictures + clips, "stages": stages})]
+
+
+# --- (c) do tasks help each other ---
+
+ROWS_EACH = 8
+
+
+def together() -> list[Planned]:
+    """Each task alone, with all others, and all but each; every task that takes part has the same rows in every step."""
+    groups: dict[str, tuple[str, ...]] = {"all": MIXED}
+    groups |= {f"{name} alone": (name,) for name in MIXED}
+    groups |= {f"without {name}": tuple(other for other in MIXED if other != name) for name in MIXED}
+    return [
+        planned
+        for arm, names in groups.items()
+        for planned in plan(
+            "together",
+            [(arm, {"mixture": [source(name, quota=ROWS_EACH) for name in names], "rows": None, "steps": STEPS})],
+            names,
+        )
+    ]
+
+
+# --- (d) a modality that was never pretrained on ---
+
+SOUNDS = {"drums": 10, "prompts": 10, "sounds": 4}
+"""Rows of each in every step of fine-tuning."""
+FINE_TUNING_STEPS = 100
+
+
+def transfer() -> list[Planned]:
+    """Pretrained on pictures and clips, on pictures, on text, on nothing; then fine-tuned on sounds."""
+    before = {"pictures and clips": (*PICTURES, *CLIPS), "pictures": PICTURES, "text": ("docstrings",)}
+    sounds = {"mixture": [source(name, quota=quota) for name, quota in SOUNDS.items()], "rows": None}
+    planned = plan(
+        "transfer",
+        [
+            (arm, {"mixture": [source(name) for name in names], "rows": ROWS, "steps": STEPS})
+            for arm, names in before.items()
+        ],
+        (),
+        keep=True,
+    )
+    for start in (*before, None):
+        arm = f"sounds after {start or 'nothing'}"
+        planned += plan("transfer", [(arm, sounds | {"steps": FINE_TUNING_STEPS})], tuple(SOUNDS), start=start)
+    return planned
+
+
+# --- (e) does `auto` replace tuning ---
+
+COMMON, RARE = ("kinds", "clip_kinds", "drums"), "groups"
+LARGEST = 4098
+"""Rows of the largest common data set."""
+IMBALANCES = (1, 10, 100)
+SHARES = (0.05, 0.12, 0.45)
+"""Shares of the rare task's rows that are tried by hand, beside equal (0.25) and proportional ones; the others share the rest equally."""
+
+
+def auto() -> list[Planned]:
+    """`balance: auto` on a start by the root of size, against fixed mixtures, when one task is 1, 10 and 100 times rarer."""
+    planned = []
+    for imbalance in IMBALANCES:
+        each = [*map(source, COMMON), source(RARE, limit=LARGEST // imbalance)]
+        arms: dict[str, Page] = {
+            "proportional": {"mixture": each, "temperature": 1},
+            "equal": {"mixture": each},
+            "temperature 2": {"mixture": each, "temperature": 2},
+            "auto": {"mixture": each, "temperature": 2, "balance": "auto"},
+        }
+        for share in SHARES:
+            weights = {name: (1 - share) / len(COMMON) for name in COMMON} | {RARE: share}
+            arms[f"rare {share:.0%}"] = {"mixture": [one | {"weight": weights[one["name"]]} for one in each]}
+        named = [(f"1:{imbalance} {arm}", {"rows": ROWS, "steps": STEPS} | page) for arm, page in arms.items()]
+        planned += plan("auto", named, (*COMMON, RARE), facts={"imbalance": imbalance})
+    return planned
+
+
+QUESTIONS = {"mixing": mixing, "curriculum": curriculum, "together": together, "transfer": transfer, "auto": auto}
