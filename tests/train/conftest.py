@@ -71,10 +71,19 @@ class Stop(Exception):
 
 @pytest.fixture
 def losses(monkeypatch):
-    """Run a recipe and give each step's losses, rows and gradient norm; `stop` ends it as a kill would, after that step's rows were computed."""
+    """Run a recipe and give each step's losses, rows and gradient norm.
 
-    def run(recipe, folder, *, stop=None, resume=False):
+    `stop` ends it as a kill would, after that step's rows were computed; `save` makes one more checkpoint, after that step.
+    """
+
+    def run(recipe, folder, *, stop=None, save=None, resume=False):
         seen = []
+        do_what_is_due = run_module.Run.do_what_is_due
+
+        def due(self):
+            do_what_is_due(self)
+            if self.stand.step - 1 == save:
+                self.save()
 
         class Watched(run_module.Progress):
             def step(self, step, losses, rows, **more):
@@ -86,6 +95,7 @@ def losses(monkeypatch):
 
         with monkeypatch.context() as patch:
             patch.setattr(run_module, "Progress", Watched)
+            patch.setattr(run_module.Run, "do_what_is_due", due)
             if stop is None:
                 train(recipe, folder, resume=resume, quiet=True)
             else:
