@@ -109,14 +109,19 @@ def losses(monkeypatch):
 @pytest.fixture
 def texts(tmp_path) -> Callable[..., dict]:
     """Pages of runs that read texts alone, which take milliseconds a step: a (12 rows), b (7), c (5) and held-out rows."""
-    model = tiny_model(modalities={}, dropout=0.1, drop_path=0.1)
+    model = tiny_model(modalities={}, encoder_layers=1, decoder_layers=1, dropout=0.1)
     with torch.no_grad():
         model.words.weight.mul_(0.2)
     save_model(tmp_path / "start", model, tiny_tokenizer())
     colours = ["red", "blue", "the red", "what blue"]
     for name, count in (("a", 12), ("b", 7), ("c", 5), ("held_out", 4)):
         rows = [
-            {"id": f"{name}{n}", "task": "summarize", "text": f"{name} {n} is {colours[n % 4]}", "target": colours[n % 4]}
+            {
+                "id": f"{name}{n}",
+                "task": "summarize",
+                "text": f"{name} {n} is {colours[n % 4]}",
+                "target": colours[n % 4],
+            }
             for n in range(count)
         ]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections import Counter
@@ -92,7 +93,7 @@ def test_each_process_reads_its_share(texts):
     for index in range(6):
         steps = [reader.step(index) for reader in readers]
         ids = [sorted(s.id for part in step.parts for s in part.samples) for step in steps]
-        assert sorted(sum(ids, [])) == sorted(s.id for part in whole.step(index).parts for s in part.samples)
+        assert sorted(itertools.chain(*ids)) == sorted(s.id for part in whole.step(index).parts for s in part.samples)
         assert max(map(len, ids)) - min(map(len, ids)) <= 1
         assert sum(step.rows for step in steps) == whole.step(index).rows
     lonely = Reader(recipe, plan.data, Mixture(["b"], [7], [1], seed=5), preparer, World(1, 2)).step(0)
@@ -115,7 +116,9 @@ def test_modality_dropout_takes_its_share(recipe, tokenizer, tmp_path):
     import soundfile
 
     soundfile.write(tmp_path / "a.wav", np.zeros(1600, np.float32), 16000)
-    rows = [{"id": str(n), "task": "vqa", "image": "0.png", "audio": "a.wav", "text": "x", "target": "y"} for n in range(40)]
+    rows = [
+        {"id": str(n), "task": "vqa", "image": "0.png", "audio": "a.wav", "text": "x", "target": "y"} for n in range(40)
+    ]
     (tmp_path / "both.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = [{"name": "both", "data": "both.jsonl", "quota": 40, "modality_dropout": 0.25}]
     page = recipe(start=str(tmp_path / "two"), mixture=data)
