@@ -71,10 +71,19 @@ class Stop(Exception):
 
 @pytest.fixture
 def losses(monkeypatch):
-    """Run a recipe and give each step's losses, rows and gradient norm; `stop` ends it as a kill would, after that step's rows were computed."""
+    """Run a recipe and give each step's losses, rows and gradient norm.
 
-    def run(recipe, folder, *, stop=None, resume=False):
+    `stop` ends it as a kill would, after that step's rows were computed; `save` makes one more checkpoint, after that step.
+    """
+
+    def run(recipe, folder, *, stop=None, save=None, resume=False):
         seen = []
+        do_what_is_due = run_module.Run.do_what_is_due
+
+        def due(self):
+            do_what_is_due(self)
+            if self.stand.step - 1 == save:
+                self.save()
 
         class Watched(run_module.Progress):
             def step(self, step, losses, rows, **more):
@@ -86,6 +95,7 @@ def losses(monkeypatch):
 
         with monkeypatch.context() as patch:
             patch.setattr(run_module, "Progress", Watched)
+            patch.setattr(run_module.Run, "do_what_is_due", due)
             if stop is None:
                 train(recipe, folder, resume=resume, quiet=True)
             else:
@@ -99,14 +109,19 @@ def losses(monkeypatch):
 @pytest.fixture
 def texts(tmp_path) -> Callable[..., dict]:
     """Pages of runs that read texts alone, which take milliseconds a step: a (12 rows), b (7), c (5) and held-out rows."""
-    model = tiny_model(modalities={}, dropout=0.1, drop_path=0.1)
+    model = tiny_model(modalities={}, encoder_layers=1, decoder_layers=1, dropout=0.1)
     with torch.no_grad():
         model.words.weight.mul_(0.2)
     save_model(tmp_path / "start", model, tiny_tokenizer())
     colours = ["red", "blue", "the red", "what blue"]
     for name, count in (("a", 12), ("b", 7), ("c", 5), ("held_out", 4)):
         rows = [
-            {"id": f"{name}{n}", "task": "summarize", "text": f"{name} {n} is {colours[n % 4]}", "target": colours[n % 4]}
+            {
+                "id": f"{name}{n}",
+                "task": "summarize",
+                "text": f"{name} {n} is {colours[n % 4]}",
+                "target": colours[n % 4],
+            }
             for n in range(count)
         ]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -242,7 +242,9 @@ def test_bounded_keeps_the_sum_the_proportions_and_the_bounds():
         assert ratio.numel() == 0 or ratio.max() == pytest.approx(ratio.min())
         assert (result[wanted / wanted.max() > 0.999] >= result.max() - 1e-9).all()
     assert bounded(torch.ones(1).double(), torch.ones(1).double()).tolist() == pytest.approx([1.0])
-    assert bounded(torch.tensor([1.0, 1e9]).double(), torch.tensor([1.0, 1.0]).double()).tolist() == pytest.approx([0.25, 1.75])
+    assert bounded(torch.tensor([1.0, 1e9]).double(), torch.tensor([1.0, 1.0]).double()).tolist() == pytest.approx(
+        [0.25, 1.75]
+    )
 
 
 # --- settings ---

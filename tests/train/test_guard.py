@@ -15,7 +15,6 @@ from monoglot.train.guard import Signals, Watch
 from monoglot.train.loop import train
 from monoglot.train.recipe import Guard, Recipe
 
-
 OFTEN = {"checkpoint_minutes": 1e-6}  # after every step
 
 

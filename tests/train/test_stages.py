@@ -193,9 +193,7 @@ def test_model_changes_of_a_stage(recipe, tokenizer, tmp_path, monkeypatch):
     model, _ = load_model(tmp_path / "run" / "model")
     assert (model.config.modalities["image"].size, model.config.modalities["video"].frames) == (96, 3)
     with pytest.raises(InputError, match="model_changes: the weights of the start do not fit"):
-        train(
-            recipe(stages=[{"name": "x", "steps": 1, "model_changes": {"ffn": 32}}]), tmp_path / "wrong", quiet=True
-        )
+        train(recipe(stages=[{"name": "x", "steps": 1, "model_changes": {"ffn": 32}}]), tmp_path / "wrong", quiet=True)
 
 
 def test_words_of_a_stage(run, tmp_path):
@@ -286,7 +284,10 @@ def test_the_page_that_is_kept_gives_the_same_run(run, texts, tmp_path):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ('{"task": "sumarize", "text": "x", "target": "y"}\n', "c.jsonl:1: task: no task named 'sumarize'; closest: 'summ"),
+        (
+            '{"task": "sumarize", "text": "x", "target": "y"}\n',
+            "c.jsonl:1: task: no task named 'sumarize'; closest: 'summ",
+        ),
         ('{"task": "grounding", "text": "x", "box": [0, 0, 1, 1]}\n', "c.jsonl:1: image"),
         ("{\n" * 3, r"c.jsonl:1: broken JSON"),
         ("", "c.jsonl: data: has no rows; data set 'c' needs at least one"),
@@ -306,7 +307,9 @@ def test_rows_that_are_no_tasks(texts, tmp_path, rows, message):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("bad", "share", "stops"), [(11, 0.01, True), (9, 0.01, False), (1, 0.0, True), (30, 1.0, False)])
+@pytest.mark.parametrize(
+    ("bad", "share", "stops"), [(11, 0.01, True), (9, 0.01, False), (1, 0.0, True), (30, 1.0, False)]
+)
 def test_a_few_wrong_rows_do_not_keep_a_run_from_starting(texts, tmp_path, bad, share, stops):
     """What surely is more than the share that may be bad does; the rest is quarantined in its turn."""
     good = (tmp_path / "a.jsonl").read_text().splitlines() * 5
