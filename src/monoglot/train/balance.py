@@ -268,14 +268,14 @@ class Auto(Fixed):
     settings = ("every",)
     remembers = ("multipliers", "steps", "rows", "waiting", "seen", "slow", "fast", "variance")
 
-    LEVEL = 0.1
-    """Nats a token; progress far below this level is none."""
+    LEVEL = 0.3
+    """Nats a token; what happens far below this level is hardly progress."""
     SLOW, FAST = 1.5, 6.0
     """An average with power p weighs the n-th row by n^(p - 1)."""
     SPREAD = 0.1
     """By how much progress usually differs between data sets; estimates that are less certain count less."""
     LEAST = 0.01
-    """Progress that every data set is granted; when none makes more, quotas are the recipe's."""
+    """Progress that every data set is granted: where nobody makes any, data sets are equals."""
     PACE = 0.2
     """How far multipliers go towards what is wanted at each change, in logs."""
 
