@@ -180,16 +180,44 @@ def train(
     overrides: Annotated[Optional[list[str]], typer.Argument(help="key=value, with dots for nested keys.")] = None,  # noqa: UP045
     out: Annotated[Optional[Path], typer.Option("--out", help="The run's folder; runs/NAME unless given.")] = None,  # noqa: UP045
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")] = False,
+    plan: Annotated[
+        bool,
+        typer.Option(
+            "--plan", help="Say what will be seen when, time, tokens, memory; try the hardest step; don't train."
+        ),
+    ] = False,
     threads: Threads = None,
 ) -> None:
-    """Train a model from a recipe."""
+    """Train a model from a recipe, in the processes that torchrun started or in this one."""
     from monoglot.train.recipe import read_recipe
 
     page = read_recipe(recipe, overrides or [])
     _threads(threads)
+    if plan:
+        from monoglot.train.plan import show_plan
+
+        show_plan(page)
+        return
+    from monoglot.train.distributed import is_first_process
     from monoglot.train.loop import train as run
 
-    typer.echo(str(run(page, out or Path("runs") / page.name, resume=resume)))
+    model = run(page, out or Path("runs") / page.name, resume=resume)
+    if is_first_process():
+        typer.echo(str(model))
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A run's folder, for example runs/nano_quick.")],
+    price: Annotated[
+        float | None, typer.Option("--price-per-hour", min=0, help="What an hour of the machine costs.")
+    ] = None,
+    watts: Annotated[float | None, typer.Option("--watts", min=0, help="What the machine draws on average.")] = None,
+) -> None:
+    """Make a run's report.html again, also while the run goes on."""
+    from monoglot.report.run import write_run_report
+
+    typer.echo(str(write_run_report(run, price_per_hour=price, watts=watts)))
 
 
 @app.command("import")
@@ -249,6 +277,63 @@ def data_build(
         typer.echo(str(build(name, out, force=force)))
 
 
+@data_app.command("pack")
+def data_pack(
+    rows: Annotated[Path, typer.Argument(help="A JSONL file of rows.")],
+    shards: Annotated[Path, typer.Argument(help="The new folder of shards.")],
+    shard_mb: Annotated[int, typer.Option("--shard-mb", min=1, help="Most megabytes of a shard.")] = 256,
+    quarantine_share: Annotated[
+        float,
+        typer.Option("--quarantine-share", min=0, max=1, help="Share of rows that may be bad; they are left out."),
+    ] = 0.01,
+) -> None:
+    """Copy rows and their media into tar shards with an index; goes on where it was stopped."""
+    from monoglot.data.pack import pack
+
+    made = pack(rows, shards, shard_mb=shard_mb, share=quarantine_share)
+    counts = f"{made['rows']} rows in {len(made['shardlist'])} shards, {made['bytes'] / 1e6:.1f} MB"
+    left_out = f"; {made['left_out']} rows left out, see problems.jsonl" if made["left_out"] else ""
+    typer.echo(f"{shards}: {counts}{left_out}")
+
+
+@data_app.command("import")
+def data_import(
+    kind: Annotated[str, typer.Argument(help="What the data are (coco_caption, vqav2, csv ...), or 'list'.")],
+    given: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(help="Files as published, and key=value settings of the kind; after 'list', kinds to explain."),
+    ] = None,
+    out: Annotated[Optional[Path], typer.Option("--out", help="The new file of rows (JSONL).")] = None,  # noqa: UP045
+    media: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--media", help="Where pictures, clips, sounds lie; else beside the file that names them."),
+    ] = None,
+    check: Annotated[bool, typer.Option("--check/--no-check", help="Whether these files must be there.")] = True,
+    allow: Annotated[float, typer.Option("--allow", min=0, max=1, help="Share of entries that may fail.")] = 0.01,
+    problems: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--problems", help="Where entries that fail are told; ROWS.problems.jsonl unless given."),
+    ] = None,
+    limit: Annotated[Optional[int], typer.Option("--limit", min=1, help="Stop after so many rows.")] = None,  # noqa: UP045
+) -> None:
+    """Make rows of a published data set, as its publisher lays it out; `monoglot data import list` names the kinds."""
+    from monoglot.data.importers import IMPORTERS, explain, import_rows, make_kind
+
+    if kind == "list":
+        lines = [explain(name) for name in given or ()] or [
+            f"{name}: {IMPORTERS[name].summary}" for name in sorted(IMPORTERS)
+        ]
+        typer.echo(("\n\n" if given else "\n").join(lines))
+        return
+    IMPORTERS[kind]  # a wrong name is told before a missing option
+    if out is None:
+        raise InputError.at("command line", "--out", "is missing", "say where the rows go, for example data/rows.jsonl")
+    report = import_rows(
+        make_kind(kind, given or []), out, media=media, check=check, allow=allow, problems=problems, limit=limit
+    )
+    typer.echo(report.summary())
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; the one place that turns errors into exit codes. `--debug` may stand anywhere."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -266,8 +351,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(stop.exit_code)
     except InputError as error:
         _fail(str(error), 2, debug)
-    except KeyboardInterrupt:
-        _fail("stopped; what was finished is kept", 130, debug)
+    except KeyboardInterrupt as stop:
+        _fail(str(stop) or "stopped; what was finished is kept", 130, debug)
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:

@@ -57,7 +57,8 @@ class Balance(BaseModel):
     @model_validator(mode="after")
     def _settings_belong_to_it(self) -> Balance:
         own = BALANCERS[self.kind].settings
-        for name in sorted(self.model_fields_set - {"kind", *own}):
+        changed = {name for name, field in type(self).model_fields.items() if getattr(self, name) != field.default}
+        for name in sorted(changed - {"kind", *own}):  # a page that was written out names every default
             others = sorted(kind for kind, balancer in BALANCERS.items() if name in balancer.settings)
             raise ValueError(f"{name}: is a setting of {', '.join(others)}; '{self.kind}' does not look at it")
         return self
