@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from fleet import Fleet
-from runs import source
-from small import MODALITY_SETTINGS, tiny_model, tiny_tokenizer
+from runs import texts_page, write_texts
+from small import MODALITY_SETTINGS, tiny_model
 
 from monoglot.store import save_model
 from monoglot.train import run as run_module
@@ -108,37 +108,9 @@ def losses(monkeypatch):
 
 @pytest.fixture
 def texts(tmp_path) -> Callable[..., dict]:
-    """Pages of runs that read texts alone, which take milliseconds a step: a (12 rows), b (7), c (5) and held-out rows."""
-    model = tiny_model(modalities={}, encoder_layers=1, decoder_layers=1, dropout=0.1)
-    with torch.no_grad():
-        model.words.weight.mul_(0.2)
-    save_model(tmp_path / "start", model, tiny_tokenizer())
-    colours = ["red", "blue", "the red", "what blue"]
-    for name, count in (("a", 12), ("b", 7), ("c", 5), ("held_out", 4)):
-        rows = [
-            {
-                "id": f"{name}{n}",
-                "task": "summarize",
-                "text": f"{name} {n} is {colours[n % 4]}",
-                "target": colours[n % 4],
-            }
-            for n in range(count)
-        ]
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-    def make(**changes) -> dict:
-        return {
-            "name": "texts",
-            "seed": 5,
-            "start": str(tmp_path / "start"),
-            "freeze": [],
-            "data_folder": str(tmp_path),
-            "mixture": [source("a", quota=3), source("b", quota=2)],
-            "precision": "float32",
-            "optimizer": {"lr": 0.01, "warmup": 0.1},
-        } | changes
-
-    return make
+    """Pages of runs that read texts alone, which take milliseconds a step; see runs.py."""
+    write_texts(tmp_path)
+    return partial(texts_page, tmp_path)
 
 
 @pytest.fixture(scope="session")

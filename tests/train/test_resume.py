@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from runs import metrics, source, stored
+from runs import metrics, source, stored, texts_page, write_texts
 from safetensors.torch import load_file
 
 from monoglot.errors import InputError
@@ -26,12 +26,15 @@ RECKONED = ("step", "stage", "loss", "rows", "weights", "quotas", "norm", "lr", 
 """What of a line of the log is no matter of time."""
 
 
-@pytest.fixture
-def page(texts, tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> Path:
     """A page with everything on that a step depends on: stages, replay, auto, words, an average, looks, bad rows, parts of a step."""
-    (tmp_path / "b.jsonl").write_text((tmp_path / "b.jsonl").read_text() + '{"task": "summarize", "text": "x"}\n{\n')
+    folder = tmp_path_factory.mktemp("page")
+    write_texts(folder)
+    (folder / "b.jsonl").write_text((folder / "b.jsonl").read_text() + '{"task": "summarize", "text": "x"}\n{\n')
     mixture = [source("a", quota=2.5), source("b", quota=1.5), source("c", quota=0.5)]
-    settings = texts(
+    settings = texts_page(
+        folder,
         mixture=mixture,
         balance={"kind": "auto", "every": 2},
         ema=0.9,
@@ -39,7 +42,7 @@ def page(texts, tmp_path) -> Path:
         quarantine_share=0.2,
         validation=[{"name": "v", "data": "held_out.jsonl"}],
         validate_every=5,
-        checkpoint_minutes=1e-6,
+        checkpoint_minutes=60,
         stages=[
             {"name": "one", "steps": 12},
             {
@@ -53,9 +56,16 @@ def page(texts, tmp_path) -> Path:
             {"name": "three", "tokens": 500, "balance": "famo", "model_changes": {"dropout": 0.2}},
         ],
     )
-    path = tmp_path / "page.yaml"
+    path = folder / "page.yaml"
     path.write_text(yaml.safe_dump(settings))
     return path
+
+
+@pytest.fixture(scope="module")
+def whole(fleet, page) -> Path:
+    """The folder of its run, by one process that nothing happened to."""
+    fleet.run("train", page, "--out", page.parent / "whole", folder=page.parent)
+    return page.parent / "whole"
 
 
 def reckoned(run: Path) -> list[dict]:
@@ -74,7 +84,7 @@ def assert_the_same(one: Path, other: Path) -> None:
     assert all(torch.equal(tensor, tensors[1][name]) for name, tensor in tensors[0].items())
     numbers = [read_run(last_checkpoint(run / "checkpoint")) for run in (one, other)]
     for run in numbers:
-        del run["progress"]
+        del run["progress"], run["recipe"]["checkpoint_minutes"]
     assert numbers[0] == numbers[1]
     models = [load_file(run / "model" / "model.safetensors") for run in (one, other)]
     assert all(torch.equal(tensor, models[1][name]) for name, tensor in models[0].items())
@@ -91,14 +101,13 @@ def steps_done(run: Path) -> int:
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
-def test_killed_at_random_moments(fleet, page, tmp_path, kills):
+def test_killed_at_random_moments(fleet, page, whole, tmp_path, kills):
     """SIGKILL, every other time while a checkpoint is written; then the run goes on, until it is done."""
-    fleet.run("train", page, "--out", tmp_path / "whole", folder=tmp_path)
     rng, run, killed, drafted = random.Random(kills), tmp_path / "parts", 0, 0
-    steps = steps_done(tmp_path / "whole")
+    steps, arguments = steps_done(whole), ("train", page, "checkpoint_minutes=0.000001", "--out", run, "--resume")
     assert steps > 30
     while True:
-        job = fleet.start("train", page, "--out", run, "--resume", folder=tmp_path)
+        job = fleet.start(*arguments, folder=tmp_path)
         # Somewhere in the steps that are left, so that the kills are spread over the run.
         wanted = steps_done(run) + rng.uniform(0, 2 * (steps - steps_done(run)) / (kills - killed + 1))
         in_checkpoint = killed % 2 == 0
@@ -119,18 +128,17 @@ def test_killed_at_random_moments(fleet, page, tmp_path, kills):
     assert drafted >= kills // 4, "some checkpoints were half written"
     assert not drafts(run), "what was half written is taken away by the next checkpoint"
     assert len(list((run / "checkpoint").iterdir())) == 2
-    assert_the_same(tmp_path / "whole", run)
-    again = fleet.run("train", page, "--out", run, "--resume", folder=tmp_path)
+    assert_the_same(whole, run)
+    again = fleet.run(*arguments, folder=tmp_path)
     assert again.said("out").splitlines()[-1] == f"{run}/model"
-    assert_the_same(tmp_path / "whole", run)
+    assert_the_same(whole, run)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_ends_it(fleet, page, tmp_path, number):
+def test_a_signal_saves_and_ends_it(fleet, page, whole, tmp_path, number):
     """Within ten seconds, by exit code 130 and one line; --resume goes on as if nothing had been."""
-    run, seldom = tmp_path / "parts", "checkpoint_minutes=60"
-    fleet.run("train", page, seldom, "--out", tmp_path / "whole", folder=tmp_path)
-    job = fleet.start("train", page, seldom, "--out", run, folder=tmp_path)
+    run = tmp_path / "parts"
+    job = fleet.start("train", page, "--out", run, folder=tmp_path)
     assert job.wait(until=lambda: steps_done(run) >= 6) is None
     began = time.monotonic()
     job.signal(number)
@@ -139,13 +147,13 @@ def test_a_signal_saves_and_ends_it(fleet, page, tmp_path, number):
     step = read_run(last_checkpoint(run / "checkpoint"))["stand"]["step"]
     assert job.said("err") == f"stopped by {number.name}; {run} at step {step} is saved, --resume goes on\n"
     assert 6 <= step == steps_done(run)
-    fleet.run("train", page, seldom, "--out", run, "--resume", folder=tmp_path)
-    assert_the_same(tmp_path / "whole", run)
+    fleet.run("train", page, "--out", run, "--resume", folder=tmp_path)
+    assert_the_same(whole, run)
 
 
 def test_a_signal_while_nothing_is_trained_yet(fleet, page, tmp_path):
     """The rows of the search for words are read before anything is saved: nothing is left that would be in the way."""
-    arguments = ("train", page, "checkpoint_minutes=60", "--out", tmp_path / "run", "--resume")
+    arguments = ("train", page, "--out", tmp_path / "run", "--resume")
     job = fleet.start(*arguments, folder=tmp_path)
     job.signal(signal.SIGTERM)
     assert job.wait() in ([-signal.SIGTERM], [130])
