@@ -334,6 +334,24 @@ def data_import(
     typer.echo(report.summary())
 
 
+@data_app.command("stats")
+def data_stats(
+    rows: Annotated[list[Path], typer.Argument(help="JSONL files of rows, or packs; of several, what they share.")],
+    full: Annotated[bool, typer.Option("--full", help="Read all media, not a part of them.")] = False,
+    distance: Annotated[
+        int, typer.Option("--distance", min=0, max=16, help="Bits, of 64, in which hashes of near copies may differ.")
+    ] = 4,
+    tokenizer: Annotated[
+        Path | None, typer.Option("--tokenizer", help="Count tokens too: a tokenizer.json, or a model folder.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Count rows, lengths and media; find duplicates, contradictions, and what one file has of another."""
+    from monoglot.data.stats_tables import print_stats
+
+    print_stats(rows, full=full, distance=distance, tokenizer=tokenizer, as_json=as_json)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; the one place that turns errors into exit codes. `--debug` may stand anywhere."""
     arguments = sys.argv[1:] if arguments is None else arguments

@@ -270,8 +270,21 @@ def test_other_rows_or_settings_do_not_go_into_the_same_folder(rows, tmp_path, m
         pack(path, out)
     stopped(path, tmp_path / "half", monkeypatch, shards=1)
     path.write_text(path.read_text() + "\n{}")
-    with pytest.raises(InputError, match=r"parts/shard-000000.tar.json: data: belongs to .*\(fingerprint, rows differ"):
+    with pytest.raises(
+        InputError, match=r"pack.parts/shard-000000.tar.json: data: belongs to .*\(fingerprint, rows differ"
+    ):
         pack(path, tmp_path / "half", shard_mb=0.05)
+
+
+def test_a_folder_of_other_files_is_left_alone(rows, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / ".draft.tmp").touch()
+    with pytest.raises(InputError, match=r"mine: data: holds other files; choose a new folder for the pack"):
+        pack(rows, tmp_path / "mine")
+    with pytest.raises(InputError, match=r"draft.tmp: data: cannot be written \(Not a directory\)"):
+        pack(rows, tmp_path / "mine" / ".draft.tmp")
+    (tmp_path / "empty").mkdir()
+    assert pack(rows, tmp_path / "empty")["rows"] == 7
 
 
 def test_a_full_disk_leaves_finished_shards_and_nothing_half_written(tmp_path, monkeypatch):
@@ -287,7 +300,7 @@ def test_a_full_disk_leaves_finished_shards_and_nothing_half_written(tmp_path, m
         patch.setattr(packing._Tar, "write", full)
         with pytest.raises(InputError, match=r"shard-000003.tar: cannot be written \(No space left on device\)"):
             pack(path, out, shard_mb=0.05)
-    assert sorted(os.listdir(out)) == ["parts", *(f"shard-00000{n}.tar" for n in range(3))]
+    assert sorted(os.listdir(out)) == ["pack.parts", *(f"shard-00000{n}.tar" for n in range(3))]
     assert pack(path, out, shard_mb=0.05)["rows"] == 100
 
 

@@ -2,7 +2,7 @@
 
     RowFile -> numbered -> write_shards -> shards, and for each a part -> merge -> index.npy, media.npy, pack.json
 
-A part is what is known of one finished shard: parts/<shard>.json, written last, and its two arrays. Whoever is killed goes
+A part is what is known of one finished shard: pack.parts/<shard>.json, written last, and its two arrays. Whoever is killed goes
 on behind the last part. Several processes may each call `write_shards` into one folder, each with rows and a prefix of its
 own; `merge` then makes one pack of all. docs/packing.md says what the files hold.
 
@@ -16,10 +16,10 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -37,7 +37,7 @@ from monoglot.files import atomic_path, read_json, sha256_of, write_json, write_
 from monoglot.modalities.source import PLACED, open_source
 from monoglot.nouns import Media, Sample
 
-PARTS, PROBLEMS = "parts", "problems.jsonl"
+PARTS, PROBLEMS = "pack.parts", "problems.jsonl"
 FEW = 10
 """So many bad rows are no reason to stop, however few rows there are; as in training."""
 _BLOCK = tarfile.BLOCKSIZE
@@ -112,6 +112,7 @@ def pack(source: Path, out: Path, *, shard_mb: float = 256, share: float = 0.01)
     origin = {"file": Path(source).name, "fingerprint": rows.fingerprint(), "rows": len(rows), "shard_mb": shard_mb}
     if (out / MANIFEST).exists():
         return _finished(out, origin)
+    _claim(out)
     parts = _parts(out, origin)
     problems = [problem for part in parts for problem in part.problems]
     most = max(FEW, share * len(rows)) if share else 0
@@ -166,6 +167,16 @@ def _finished(out: Path, origin: dict[str, Any]) -> dict[str, Any]:
         raise _of_another(out / MANIFEST, manifest.get("origin") if isinstance(manifest, dict) else None, origin)
     _tidy(out)
     return manifest
+
+
+def _claim(out: Path) -> None:
+    """Make the folder a pack's. Raises InputError if it holds anything but a pack that was begun."""
+    try:
+        if not (out / PARTS).is_dir() and out.exists() and any(out.iterdir()):
+            raise InputError.at(out, "data", "holds other files", "choose a new folder for the pack")
+        (out / PARTS).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError.at(out, "data", f"cannot be written ({error.strerror})", "choose another place") from None
 
 
 def _parts(out: Path, origin: dict[str, Any]) -> list[Part]:
@@ -432,6 +443,7 @@ def _write_problems(folder: Path, problems: list[Problem]) -> None:
 
 def _tidy(folder: Path) -> None:
     """Remove what a finished pack needs no more, also what killed processes left."""
-    shutil.rmtree(folder / PARTS, ignore_errors=True)
-    for scratch in folder.glob(".*.tmp"):
-        scratch.unlink(missing_ok=True)
+    for part in (*(folder / PARTS).glob("*.tar.*"), *folder.glob(".*.tar.*.tmp"), *(folder / PARTS).glob(".*.tmp")):
+        part.unlink(missing_ok=True)
+    with suppress(OSError):
+        (folder / PARTS).rmdir()
