@@ -38,7 +38,9 @@ class Conflicts:
         """parameters: what data sets share and is trained; gradnorm takes the last shared layer alone. count: K."""
         self.parameters = list(parameters)
         self._seed = seed
-        self._signs = torch.from_numpy(stream(seed, "conflicts", "signs").choice([-1.0, 1.0], 2 * WIDTH).astype("float32"))
+        self._signs = torch.from_numpy(
+            stream(seed, "conflicts", "signs").choice([-1.0, 1.0], 2 * WIDTH).astype("float32")
+        )
         total = sum(parameter.numel() for parameter in self.parameters)
         self.sketches = torch.zeros(count, min(total, WIDTH))
         self.seen = torch.zeros(count, dtype=torch.bool)
