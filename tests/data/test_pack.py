@@ -244,7 +244,7 @@ class Stop(Exception):
 
 def stopped(path: Path, out: Path, monkeypatch, shards: int) -> None:
     """Pack until so many shards are finished."""
-    saved, left = packing._save, iter(range(shards))
+    saved, left = packing.save_part, iter(range(shards))
 
     def save(*given):
         if next(left, None) is None:
@@ -252,7 +252,7 @@ def stopped(path: Path, out: Path, monkeypatch, shards: int) -> None:
         saved(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(packing, "_save", save)
+        patch.setattr(packing, "save_part", save)
         with pytest.raises(Stop):
             pack(path, out, shard_mb=0.05)
 

@@ -277,7 +277,7 @@ def write_shards(
     for name, of_shard in groupby(items, key=_Assign(prefix, shard, shard_bytes)):
         with atomic_path(folder / name) as draft:
             part, index, media = _write_tar(name, of_shard, draft, origin or {}, tell)
-        _save(folder, part, index, media)
+        save_part(folder, part, index, media)
         yield part
 
 
@@ -405,7 +405,8 @@ class _Tar:
 # --- parts and the whole ----------------------------------------------------------------------------------------------
 
 
-def _save(folder: Path, part: Part, index: np.ndarray, media: np.ndarray) -> None:
+def save_part(folder: Path, part: Part, index: np.ndarray, media: np.ndarray) -> None:
+    """Say that a shard is finished: `index` ROW[rows] and `media` MEMBER[items], with places in this shard."""
     for name, array in ((INDEX, index), (MEDIA, media)):
         with atomic_path(folder / PARTS / f"{part.shard}.{name}") as draft, open(draft, "wb") as file:
             np.save(file, array)
