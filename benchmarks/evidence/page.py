@@ -6,7 +6,6 @@ RESULTS/QUESTION.jsonl -> scores by arm, task and seed -> mean and t interval ov
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import sqrt
 from statistics import mean, stdev
@@ -305,11 +304,15 @@ BLOCKS: dict[str, Callable[[Sequence[dict[str, Any]]], str]] = {
 
 def write_page() -> None:
     """Put the blocks of the questions that have results into the page."""
-    text = PAGE.read_text("utf-8")
+    text = _put(PAGE.read_text("utf-8"), "data", data_sets())
     for name, block in BLOCKS.items():
         if runs := sorted(records(name), key=lambda run: run["seed"]):
-            new = (
-                f"<!-- {name} -->\n{block(runs)}\n\n![{name}](evidence_{name}.png)\n\n{budget(runs)}\n<!-- /{name} -->"
-            )
-            text = re.sub(rf"<!-- {name} -->.*?<!-- /{name} -->", lambda _, new=new: new, text, flags=re.S)
+            text = _put(text, name, f"{block(runs)}\n\n![{name}](evidence_{name}.png)\n\n{budget(runs)}")
     write_text(PAGE, text)
+
+
+def _put(text: str, name: str, block: str) -> str:
+    """`block` in place of what stands between the marks called `name`."""
+    before, _, rest = text.partition(f"<!-- {name} -->\n")
+    end = f"<!-- /{name} -->"
+    return f"{before}<!-- {name} -->\n{block}\n{rest[rest.index(end) :]}"
