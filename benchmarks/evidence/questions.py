@@ -139,7 +139,7 @@ def auto() -> list[Planned]:
             "temperature 2": {"mixture": each, "temperature": 2},
             "auto": {"mixture": each, "temperature": 2, "balance": "auto"},
         }
-        for share in SHARES:
+        for share in SHARES if imbalance > 1 else ():
             weights = {name: (1 - share) / len(COMMON) for name in COMMON} | {RARE: share}
             arms[f"rare {share:.0%}"] = {"mixture": [one | {"weight": weights[one["name"]]} for one in each]}
         named = [(f"1:{imbalance} {arm}", {"rows": ROWS, "steps": STEPS} | page) for arm, page in arms.items()]
