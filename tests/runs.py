@@ -1,4 +1,4 @@
-"""What a run left behind: its tensors and the lines of its log."""
+"""Runs: what goes into a page, what is left behind."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from monoglot.train.checkpoint import last_checkpoint
+
+
+def source(name: str, **settings) -> dict:
+    """A data set in the mixture of a page."""
+    return {"name": name, "data": f"{name}.jsonl", **settings}
 
 
 def stored(run: Path) -> dict[str, Tensor]:

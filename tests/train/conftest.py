@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from collections.abc import Callable
 
 import pytest
 import torch
-from small import MODALITY_SETTINGS, tiny_model
+from fleet import Fleet
+from runs import source
+from small import MODALITY_SETTINGS, tiny_model, tiny_tokenizer
 
 from monoglot.store import save_model
 from monoglot.train import run as run_module
@@ -14,6 +18,12 @@ from monoglot.train.loop import train
 from monoglot.train.recipe import Recipe
 
 logging.getLogger("c10d-NullHandler-dcp_logger").setLevel(logging.WARNING)  # torch notes two lines a tensor
+
+
+@pytest.fixture(autouse=True)
+def no_report(monkeypatch):
+    """Its pictures take longer than these runs; tests/report looks at them."""
+    monkeypatch.setattr(run_module, "write_run_report", lambda folder: folder / "report.html")
 
 
 @pytest.fixture
@@ -61,10 +71,19 @@ class Stop(Exception):
 
 @pytest.fixture
 def losses(monkeypatch):
-    """Run a recipe and give each step's losses, rows and gradient norm; `stop` ends it as a kill would, after that step's rows were computed."""
+    """Run a recipe and give each step's losses, rows and gradient norm.
 
-    def run(recipe, folder, *, stop=None, resume=False):
+    `stop` ends it as a kill would, after that step's rows were computed; `save` makes one more checkpoint, after that step.
+    """
+
+    def run(recipe, folder, *, stop=None, save=None, resume=False):
         seen = []
+        do_what_is_due = run_module.Run.do_what_is_due
+
+        def due(self):
+            do_what_is_due(self)
+            if self.stand.step - 1 == save:
+                self.save()
 
         class Watched(run_module.Progress):
             def step(self, step, losses, rows, **more):
@@ -76,6 +95,7 @@ def losses(monkeypatch):
 
         with monkeypatch.context() as patch:
             patch.setattr(run_module, "Progress", Watched)
+            patch.setattr(run_module.Run, "do_what_is_due", due)
             if stop is None:
                 train(recipe, folder, resume=resume, quiet=True)
             else:
@@ -84,3 +104,46 @@ def losses(monkeypatch):
         return seen
 
     return run
+
+
+@pytest.fixture
+def texts(tmp_path) -> Callable[..., dict]:
+    """Pages of runs that read texts alone, which take milliseconds a step: a (12 rows), b (7), c (5) and held-out rows."""
+    model = tiny_model(modalities={}, encoder_layers=1, decoder_layers=1, dropout=0.1)
+    with torch.no_grad():
+        model.words.weight.mul_(0.2)
+    save_model(tmp_path / "start", model, tiny_tokenizer())
+    colours = ["red", "blue", "the red", "what blue"]
+    for name, count in (("a", 12), ("b", 7), ("c", 5), ("held_out", 4)):
+        rows = [
+            {
+                "id": f"{name}{n}",
+                "task": "summarize",
+                "text": f"{name} {n} is {colours[n % 4]}",
+                "target": colours[n % 4],
+            }
+            for n in range(count)
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def make(**changes) -> dict:
+        return {
+            "name": "texts",
+            "seed": 5,
+            "start": str(tmp_path / "start"),
+            "freeze": [],
+            "data_folder": str(tmp_path),
+            "mixture": [source("a", quota=3), source("b", quota=2)],
+            "precision": "float32",
+            "optimizer": {"lr": 0.01, "warmup": 0.1},
+        } | changes
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def fleet():
+    """Where command lines run in processes of their own."""
+    fleet = Fleet()
+    yield fleet
+    fleet.close()

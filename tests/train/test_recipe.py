@@ -33,7 +33,7 @@ def write(tmp_path, page=None, **changes) -> Path:
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_our_own_recipes_are_in_order(path):
     recipe = read_recipe(path)
-    assert all(source.quota or source.weight for stage in recipe.curriculum for source in stage.mixture)
+    assert all(source.quota or source.weight != 0 for stage in recipe.curriculum for source in stage.mixture)
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
 
 
@@ -243,7 +243,7 @@ def test_stages_inherit(tmp_path):
     )
     del page["mixture"]
     recipe = read_recipe(write(tmp_path, **page, steps=None))
-    one, two, three = recipe.curriculum
+    one, _, three = recipe.curriculum
     assert [(s.steps, s.epochs, s.tokens, s.schedule_epochs) for s in recipe.curriculum] == [
         (5, None, None, None),
         (None, 2, None, 4),

@@ -42,6 +42,8 @@ FEW = 10
 """So many bad rows are no reason to stop, however few rows there are; as in training."""
 _BLOCK = tarfile.BLOCKSIZE
 _END = bytes(2 * _BLOCK)  # two empty blocks end a tar
+_USTAR_BYTES = 8 * 2**30  # from here on a size has no room in a ustar header
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 _SUFFIX = re.compile(r"\.[a-z0-9]{1,10}")
 
 
@@ -130,7 +132,7 @@ def pack(source: Path, out: Path, *, shard_mb: float = 256, share: float = 0.01)
         with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
             bar = progress.add_task("", total=len(rows), completed=start)
             for part in write_shards(
-                _counted(numbered(rows, start), lambda: progress.advance(bar)),
+                _counted(numbered(rows, start), lambda count: progress.advance(bar, count)),
                 out,
                 shard_bytes=round(shard_mb * 1e6),
                 shard=len(parts),
@@ -154,10 +156,12 @@ def numbered(rows: RowFile, start: int = 0, stop: int | None = None) -> Iterator
             yield number, Problem(rows.where(number), str(error))
 
 
-def _counted(rows: Iterable[Any], advance: Callable[[], None]) -> Iterator[Any]:
-    for row in rows:
+def _counted(rows: Iterable[Any], advance: Callable[[int], None], step: int = 100) -> Iterator[Any]:
+    """Pass rows on; the bar moves a hundred at a time."""
+    for count, row in enumerate(rows, start=1):
         yield row
-        advance()
+        if count % step == 0:
+            advance(step)
 
 
 def _finished(out: Path, origin: dict[str, Any]) -> dict[str, Any]:
@@ -263,8 +267,7 @@ def _packed(number: int, sample: Sample) -> Packed | Problem:
             with file:
                 members.append((name, file.read()))
             media.append(replace(item, source=name))
-        row = sample_to_row(replace(sample, media=tuple(media)))
-        text = json.dumps(row, ensure_ascii=False, allow_nan=False).encode()
+        text = _JSON.encode(sample_to_row(replace(sample, media=tuple(media)))).encode()
     except (InputError, OSError, ValueError) as error:  # ValueError: NaN, half a character
         told = (
             error if isinstance(error, InputError) else InputError.at(sample.where, "", f"cannot be packed ({error})")
@@ -327,7 +330,7 @@ class _Tar:
         """Returns where the bytes begin: at a multiple of 512. Time and owner are left out, so that equal rows make equal shards."""
         header = tarfile.TarInfo(name)
         header.size = len(data)
-        self.write(header.tobuf(tarfile.PAX_FORMAT))
+        self.write(header.tobuf(tarfile.USTAR_FORMAT if len(data) < _USTAR_BYTES else tarfile.PAX_FORMAT))
         offset = self.at
         self.write(data)
         self.write(bytes(-len(data) % _BLOCK))

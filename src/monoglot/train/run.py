@@ -392,7 +392,7 @@ class Run:
         if self.world.is_first:
             try:
                 self.progress.say(f"report: {write_run_report(self.folder)}")
-            except InputError as error:  # it needs an extra; the run is whole without it
+            except Exception as error:  # an extra that is missing, or a fault of ours: the run is whole without it
                 self.progress.say(f"no report.html: {error}")
         self.world.wait()
         return folder
