@@ -16,7 +16,7 @@ os.environ.setdefault(
 )  # before torch: a run has one thread, so two at a time do not disturb each other
 
 from benchmarks.evidence.page import write_page
-from benchmarks.evidence.questions import CLIPS, LOW, MIXED, PICTURES, QUESTIONS, SEEDS, SOUNDS
+from benchmarks.evidence.questions import CLIPS, FEW_FRAMES, MIXED, PICTURES, QUESTIONS, SEEDS, SMALL, SOUNDS
 from benchmarks.evidence.rows import Packs, facts, write_all
 from benchmarks.evidence.runs import RESULTS, do_all, fill_features, make_starts
 from monoglot.files import write_json
@@ -24,7 +24,7 @@ from monoglot.files import write_json
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["prepare", *QUESTIONS, "page"])
+    parser.add_argument("what", choices=["prepare", *QUESTIONS, SMALL, FEW_FRAMES, "page"])
     parser.add_argument("--packs", type=Path, default=Path("packs"), help="where `make packs` put them")
     parser.add_argument("--work", type=Path, default=Path("out/evidence"), help="rows, models, features and runs")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
@@ -38,7 +38,8 @@ def main() -> None:
         write_json(RESULTS / "data.json", {name: facts(folder, name) for name in names})
         make_starts(arguments.work, SEEDS)
         fill_features(arguments.work, (*MIXED, *SOUNDS), {}, jobs=arguments.jobs)
-        fill_features(arguments.work, (*PICTURES, *CLIPS), LOW, jobs=arguments.jobs)
+        for changes in (SMALL, FEW_FRAMES):
+            fill_features(arguments.work, (*PICTURES, *CLIPS), changes, jobs=arguments.jobs)
     else:
         command = f"python -m benchmarks.evidence {arguments.what}"
         planned = [plan for plan in QUESTIONS[arguments.what]() if plan.arm.endswith(arguments.arms)]

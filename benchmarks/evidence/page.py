@@ -6,7 +6,6 @@ RESULTS/QUESTION.jsonl -> scores by arm, task and seed -> mean and t interval ov
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import sqrt
 from statistics import mean, stdev
@@ -70,6 +69,11 @@ def shown(values: Sequence[float], form: str = ".1f") -> str:
     return f"{middle:{form}} ± {half:{form}}"
 
 
+def signed(values: Sequence[float]) -> str:
+    middle, half = interval(values)
+    return f"{middle:+.1f} ± {half:.1f}"
+
+
 def difference(scores: Scores, arm: str, other: str, task: str) -> list[float]:
     """By how much an arm is above another, seed by seed."""
     both = sorted(scores[arm][task].keys() & scores[other][task].keys())
@@ -91,10 +95,7 @@ def by_task(scores: Scores, arms: Sequence[str], tasks: Sequence[str]) -> str:
 
 def above(scores: Scores, pairs: Sequence[tuple[str, str]], tasks: Sequence[str]) -> str:
     """Differences of pairs of arms, seed by seed."""
-    rows = [
-        [f"{arm} - {other}", *(shown(difference(scores, arm, other, t), "+.1f").replace("± +", "± ") for t in tasks)]
-        for arm, other in pairs
-    ]
+    rows = [[f"{arm} - {other}", *(signed(difference(scores, arm, other, t)) for t in tasks)] for arm, other in pairs]
     return table(["difference by seed", *tasks], rows)
 
 
@@ -156,49 +157,33 @@ def rows_drawn(runs: Sequence[dict[str, Any]]) -> str:
 
 def curriculum(runs: Sequence[dict[str, Any]]) -> str:
     scores = scores_of(runs)
-    arms, tasks = ["one stage", "curriculum"], [task for task in scores["one stage"]]
-    costs = {arm: [run for run in runs if run["arm"] == f"{arm}, cost"] for arm in arms}
-    kinds: dict[str, Callable[[dict[str, Any]], float]] = {
-        "processor seconds": lambda run: run["cpu_seconds"],
-        "seconds": lambda run: run["seconds"],
-        "peak MB": lambda run: run["peak_mb"],
+    arms, tasks = ["one stage", "curriculum", "curriculum, 96 px"], list(scores["one stage"])
+    prices = {"processor seconds": "cpu_seconds", "seconds": "seconds", "peak MB": "peak_mb"}
+    paid = {
+        arm: {price: [run[key] for run in runs if run["arm"] == f"{arm}, cost"] for price, key in prices.items()}
+        for arm in arms
     }
-    cost = [[arm, *(shown([of(run) for run in costs[arm]], ".0f") for of in kinds.values())] for arm in arms]
+    costs = [[arm, *(shown(values, ".0f") for values in paid[arm].values())] for arm in arms]
+    ratios = [
+        [100 * (ours / other - 1) for ours, other in zip(paid[arms[1]][price], paid[arms[0]][price])]
+        for price in prices
+    ]
+    costs.append(["curriculum - one stage by seed, %", *(signed(values) for values in ratios)])
     bars("curriculum", scores, arms, tasks)
-    differ = above(scores, [("curriculum", "one stage")], tasks)
-    return "\n\n".join([by_task(scores, arms, tasks), differ, table(["cost, encoders trained", *kinds], cost)])
+    differ = above(scores, [(arm, arms[0]) for arm in arms[1:]], tasks)
+    return "\n\n".join([by_task(scores, arms, tasks), differ, table(["cost, encoders trained", *prices], costs)])
 
 
 def together(runs: Sequence[dict[str, Any]]) -> str:
     scores = scores_of(runs)
-    columns = ["alone", "all", *(f"without {name}" for name in MIXED)]
-    lines, gains = [], {}
-    for task in MIXED:
-        arms = [f"{task} alone", *columns[1:]]
-        lines.append(
-            [
-                task,
-                *(
-                    shown(list(scores[arm][task].values())) if arm in scores and task in scores[arm] else ""
-                    for arm in arms
-                ),
-            ]
-        )
-        gains[task] = difference(scores, "all", f"{task} alone", task)
-    bars(
-        "together",
-        {
-            arm: {task: scores[arm if arm == "all" else f"{task} alone"][task] for task in MIXED}
-            for arm in ("alone", "all")
-        },
-        ["alone", "all"],
-        MIXED,
-    )
-    gain = table(
-        ["difference by seed", *MIXED],
-        [["all - alone", *(shown(gains[task], "+.1f").replace("± +", "± ") for task in MIXED)]],
-    )
-    return "\n\n".join([table(["score of", *columns], lines), gain])
+    scores["alone"] = {task: scores[f"{task} alone"][task] for task in MIXED}
+    arms = ["alone", "all", *(f"without {name}" for name in MIXED)]
+    lines = [
+        [task, *(shown(list(scores[arm][task].values())) if task in scores[arm] else "" for arm in arms)]
+        for task in MIXED
+    ]
+    bars("together", scores, arms[:2], MIXED)
+    return "\n\n".join([table(["score of", *arms], lines), above(scores, [("all", "alone")], MIXED)])
 
 
 def transfer(runs: Sequence[dict[str, Any]]) -> str:
@@ -209,49 +194,55 @@ def transfer(runs: Sequence[dict[str, Any]]) -> str:
     return "\n\n".join([by_task(scores, arms, tasks), above(scores, pairs, tasks)])
 
 
-AUTO, SIMPLE = "auto", ("proportional", "equal", "temperature 2")
-TUNED = (*SIMPLE[:2], *(f"rare {share:.0%}" for share in SHARES))
-"""Fixed mixtures; the best of them in hindsight is what hand tuning could reach."""
+AUTO, RULE = "auto", "temperature 3"
+BY_HAND = ("proportional", "equal", *(f"rare {share:.0%}" for share in SHARES))
+FIXED = (*BY_HAND, RULE)
+"""Mixtures that stay; the best of them in hindsight is what tuning could reach."""
 
 
 def auto(runs: Sequence[dict[str, Any]]) -> str:
     every, tasks = scores_of(runs), (*COMMON, RARE, "mean")
-    blocks, verdicts = [], []
+    tables, verdicts = [], []
     for imbalance in IMBALANCES:
-        scores = {arm.partition(" ")[2]: values for arm, values in every.items() if arm.startswith(f"1:{imbalance} ")}
-        blocks += [f"**1:{imbalance}**", by_task(scores, list(scores), tasks)]
-        best = max(
-            (arm for arm in TUNED if arm in scores), key=lambda arm: interval(list(scores[arm]["mean"].values()))[0]
-        )
-        for arm in (AUTO, *SIMPLE):
-            worst = min(tasks[:-1], key=lambda task: mean(difference(scores, arm, best, task)))
-            oracle = max(
-                max(mean(scores[tuned][task].values()) for tuned in TUNED if tuned in scores)
-                - mean(scores[arm][task].values())
-                for task in tasks[:-1]
-            )
-            rare = difference(scores, arm, "proportional", RARE)
-            behind = [-value for value in difference(scores, arm, best, worst)]
-            verdicts.append(
-                [
-                    f"1:{imbalance}",
-                    arm,
-                    best,
-                    f"{shown(behind)} ({worst})",
-                    f"{oracle:.1f}",
-                    shown(rare, "+.1f").replace("± +", "± "),
-                ]
-            )
-    header = [
-        "imbalance",
-        "mixture",
-        "best by hand",
-        "worst regret against it",
-        "worst regret against the best of each task",
+        of_level = {arm: values for arm, values in every.items() if arm.startswith(f"1:{imbalance} ")}
+        scores = {arm.partition(" ")[2]: values for arm, values in of_level.items()}
+        arms = [arm for arm in (*FIXED, AUTO) if arm in scores]
+        tables += [f"**1:{imbalance}**", by_task(scores, arms, tasks)]
+        verdicts += [[f"1:{imbalance}", arm, *verdict(scores, arm)] for arm in (AUTO, RULE, "equal", "proportional")]
+    columns = [
+        "behind the best by hand",
+        "behind the best fixed",
+        "behind the best of each task",
         f"{RARE} above proportional",
     ]
     rare_by_imbalance(every)
-    return "\n\n".join([*blocks, table(header, verdicts)])
+    pairs = [(f"1:{imbalance} {AUTO}", f"1:{imbalance} {RULE}") for imbalance in IMBALANCES]
+    drawn = rows_drawn([run for run in runs if run["imbalance"] == IMBALANCES[-1]])
+    return "\n\n".join(
+        [*tables, table(["imbalance", "mixture", *columns], verdicts), above(every, pairs, tasks), drawn]
+    )
+
+
+def verdict(scores: Scores, arm: str) -> list[str]:
+    """How far an arm is behind the mixture that is best in the mean over tasks, and behind the best of each task, where it is furthest; the rare task."""
+    fixed = [other for other in FIXED if other in scores]
+    each = max(
+        max(_mean(scores, other, task) for other in fixed) - _mean(scores, arm, task) for task in (*COMMON, RARE)
+    )
+    rare = signed(difference(scores, arm, "proportional", RARE))
+    return [_regret(scores, arm, BY_HAND), _regret(scores, arm, FIXED), f"{each:.1f}", rare]
+
+
+def _regret(scores: Scores, arm: str, among: Sequence[str]) -> str:
+    best = max((other for other in among if other in scores), key=lambda other: _mean(scores, other, "mean"))
+    if best == arm:
+        return "is the best"
+    worst = max((*COMMON, RARE), key=lambda task: _mean(scores, best, task) - _mean(scores, arm, task))
+    return f"{shown(difference(scores, best, arm, worst))} ({worst}; {best})"
+
+
+def _mean(scores: Scores, arm: str, task: str) -> float:
+    return mean(scores[arm][task].values())
 
 
 # --- figures ---
@@ -275,10 +266,11 @@ def rare_by_imbalance(scores: Scores) -> None:
     """Score of the rare task, and the mean over tasks, against how rare it is."""
     figure, both = plt.subplots(1, 2, figsize=(7.5, 2.8), sharex=True)
     for axes, task in zip(both, (RARE, "mean")):
-        for arm in (*SIMPLE, AUTO, *TUNED[2:]):
-            names = [f"1:{imbalance} {arm}" for imbalance in IMBALANCES]
-            means = [mean(scores[name][task].values()) for name in names if name in scores]
-            axes.plot(range(len(means)), means, "o-" if arm == AUTO else ".--", label=arm, lw=2.5 if arm == AUTO else 1)
+        for arm in (*FIXED, AUTO):
+            names = {place: f"1:{imbalance} {arm}" for place, imbalance in enumerate(IMBALANCES)}
+            means = {place: _mean(scores, name, task) for place, name in names.items() if name in scores}
+            style = {"fmt": "o-", "lw": 2.5} if arm == AUTO else {"fmt": ".--", "lw": 1}
+            axes.errorbar(list(means), list(means.values()), label=arm, **style)
         axes.set_xticks(range(len(IMBALANCES)), [f"1:{imbalance}" for imbalance in IMBALANCES])
         axes.set_title(task if task == RARE else "mean over tasks", fontsize=9)
     both[0].set_ylabel("% right")
@@ -305,11 +297,15 @@ BLOCKS: dict[str, Callable[[Sequence[dict[str, Any]]], str]] = {
 
 def write_page() -> None:
     """Put the blocks of the questions that have results into the page."""
-    text = PAGE.read_text("utf-8")
+    text = _put(PAGE.read_text("utf-8"), "data", data_sets())
     for name, block in BLOCKS.items():
         if runs := sorted(records(name), key=lambda run: run["seed"]):
-            new = (
-                f"<!-- {name} -->\n{block(runs)}\n\n![{name}](evidence_{name}.png)\n\n{budget(runs)}\n<!-- /{name} -->"
-            )
-            text = re.sub(rf"<!-- {name} -->.*?<!-- /{name} -->", lambda _, new=new: new, text, flags=re.S)
+            text = _put(text, name, f"{block(runs)}\n\n![{name}](evidence_{name}.png)\n\n{budget(runs)}")
     write_text(PAGE, text)
+
+
+def _put(text: str, name: str, block: str) -> str:
+    """`block` in place of what stands between the marks called `name`."""
+    before, _, rest = text.partition(f"<!-- {name} -->\n")
+    end = f"<!-- /{name} -->"
+    return f"{before}<!-- {name} -->\n{block}\n{rest[rest.index(end) :]}"

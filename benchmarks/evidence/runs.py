@@ -117,7 +117,7 @@ def do(plan: Planned, work: Path, command: str) -> dict[str, Any]:
     began, before = time.monotonic(), _cpu_seconds()
     train(recipe, folder, quiet=True)
     seconds, cpu_seconds, peak_mb = time.monotonic() - began, _cpu_seconds() - before, _peak_mb()
-    scores = score(folder / "model", recipe, plan.asked, work)
+    scores = score(folder / "model", plan.asked, work) if plan.asked else {}
     record = {
         "question": plan.question,
         "arm": plan.arm,
@@ -160,7 +160,7 @@ def _page(work: Path) -> dict[str, Any]:
     return page | places
 
 
-def score(model: Path, recipe: Recipe, asked: Sequence[str], work: Path) -> dict[str, dict[str, Any]]:
+def score(model: Path, asked: Sequence[str], work: Path) -> dict[str, dict[str, Any]]:
     """The first metric of each test set, answered greedily."""
     predictor = load(model, search=SearchSettings(beam=1))
     cache = _cache(predictor.model, work)

@@ -28,6 +28,16 @@ data_app = typer.Typer(help="Build and check data.", rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 
 Model = Annotated[str, typer.Option("--model", help="A model folder, or the name of a bundled model.")]
+QuarantineShare = Annotated[
+    float, typer.Option("--quarantine-share", min=0, max=1, help="Share of rows that may be bad; they are left out.")
+]
+PoolSize = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option("--workers", min=1, help="Processes; with --cluster one for each of its processors unless given."),
+]
+Cluster = Annotated[
+    str, typer.Option("--cluster", help="Work by Ray: HOST:PORT, 'auto' on a machine of the cluster, or 'local'.")
+]
 Threads = Annotated[Optional[int], typer.Option("--threads", min=1, help="Processor threads to use.")]  # noqa: UP045 (typer on 3.10)
 
 
@@ -279,18 +289,59 @@ def data_build(
 
 @data_app.command("pack")
 def data_pack(
-    rows: Annotated[Path, typer.Argument(help="A JSONL file of rows.")],
+    rows: Annotated[Path, typer.Argument(help="A JSONL file of rows, or a pack.")],
     shards: Annotated[Path, typer.Argument(help="The new folder of shards.")],
     shard_mb: Annotated[int, typer.Option("--shard-mb", min=1, help="Most megabytes of a shard.")] = 256,
-    quarantine_share: Annotated[
-        float,
-        typer.Option("--quarantine-share", min=0, max=1, help="Share of rows that may be bad; they are left out."),
-    ] = 0.01,
+    quarantine_share: QuarantineShare = 0.01,
+    image_side: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--image-side", min=1, help="Make larger pictures smaller: most pixels of the longer side."),
+    ] = None,
+    video_side: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--video-side", min=16, help="Make larger clips smaller: most pixels of the longer side."),
+    ] = None,
+    video_fps: Annotated[
+        float | None, typer.Option("--video-fps", min=0.1, help="Most frames a second of a clip.")
+    ] = None,
+    audio_rate: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--audio-rate", min=1000, help="Store sounds as mono FLAC of at most so many samples a second."),
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Decode all media; leave out what cannot be read.")] = False,
+    workers: PoolSize = None,
+    cluster: Cluster = "",
+    block_rows: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--block-rows", min=1, help="Rows that a worker takes at a time; 4096 unless given."),
+    ] = None,
 ) -> None:
     """Copy rows and their media into tar shards with an index; goes on where it was stopped."""
-    from monoglot.data.pack import pack
+    limits: dict[str, Any] = {"image_side": image_side, "video_side": video_side, "video_fps": video_fps}
+    limits |= {"audio_rate": audio_rate, "check": check or None}
+    limits = {name: value for name, value in limits.items() if value is not None}
+    shrink = None
+    if limits:
+        from monoglot.data.shrink import Shrink
 
-    made = pack(rows, shards, shard_mb=shard_mb, share=quarantine_share)
+        shrink = Shrink(**limits)
+    if workers or cluster:
+        from monoglot.data.cluster import BLOCK_ROWS, Workers, prepare
+
+        made = prepare(
+            rows,
+            shards,
+            shard_mb=shard_mb,
+            share=quarantine_share,
+            shrink=shrink,
+            block_rows=block_rows or BLOCK_ROWS,
+            workers=Workers(workers, cluster),
+        )
+    else:
+        from monoglot.data.pack import pack
+
+        _refuse({"--block-rows": block_rows}, "needs --workers or --cluster", "one process packs rows one by one")
+        made = pack(rows, shards, shard_mb=shard_mb, share=quarantine_share, shrink=shrink)
     counts = f"{made['rows']} rows in {len(made['shardlist'])} shards, {made['bytes'] / 1e6:.1f} MB"
     left_out = f"; {made['left_out']} rows left out, see problems.jsonl" if made["left_out"] else ""
     typer.echo(f"{shards}: {counts}{left_out}")
@@ -332,6 +383,55 @@ def data_import(
         make_kind(kind, given or []), out, media=media, check=check, allow=allow, problems=problems, limit=limit
     )
     typer.echo(report.summary())
+
+
+@data_app.command("caption")
+def data_caption(
+    rows: Annotated[Path, typer.Argument(help="A JSONL file of rows, or a pack.")],
+    out: Annotated[Path, typer.Option("--out", help="The new file of rows (JSONL).")],
+    model: Model = "nano",
+    task: Annotated[
+        str, typer.Option("--task", help="What to ask: caption, name ...; each row's own unless given.")
+    ] = "",
+    least_confidence: Annotated[
+        float, typer.Option("--least-confidence", min=0, max=1, help="Leave out rows whose answer is less probable.")
+    ] = 0.0,
+    quarantine_share: QuarantineShare = 0.01,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Rows that run together.")] = 16,
+    beam: Annotated[
+        int | None, typer.Option("--beam", min=1, help="Answers that are followed at a time; 1 is greedy.")
+    ] = None,
+    threads: Annotated[Optional[int], typer.Option("--threads", min=1, help="Processor threads of a worker.")] = None,  # noqa: UP045
+    workers: PoolSize = None,
+    cluster: Cluster = "",
+    gpus: Annotated[float, typer.Option("--gpus", min=0, help="GPUs that each worker on --cluster has to itself.")] = 0,
+    block_rows: Annotated[int, typer.Option("--block-rows", min=1, help="Rows that a worker takes at a time.")] = 256,
+) -> None:
+    """Let a model answer the rows that have no target; goes on where it was stopped."""
+    from monoglot.data.cluster import Workers
+    from monoglot.decode.caption import caption_file
+    from monoglot.decode.search import SearchSettings
+
+    if gpus and not cluster:
+        raise InputError.at(
+            "command line", "--gpus", "needs --cluster", "Ray deals out GPUs, also with --cluster local"
+        )
+    counts = caption_file(
+        rows,
+        out,
+        model,
+        task=task,
+        least_confidence=least_confidence,
+        share=quarantine_share,
+        search=SearchSettings.read("command line", **({"beam": beam} if beam else {})),
+        batch_size=batch,
+        threads=threads or (1 if workers and workers > 1 else None),
+        block_rows=block_rows,
+        workers=Workers(workers, cluster, gpus),
+    )
+    left_out = counts["unsure"] + counts["failed"]
+    told = f"; {left_out} left out, see {out.name}.problems.jsonl" if left_out else ""
+    typer.echo(f"{out}: {counts['answered']} rows answered, {counts['kept']} had an answer{told}")
 
 
 @data_app.command("stats")

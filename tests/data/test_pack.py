@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 
 from monoglot.data import pack as packing
@@ -23,6 +24,7 @@ from monoglot.data.pack import PARTS, Problem, merge, numbered, pack, write_shar
 from monoglot.data.rowfile import MEMBER, ROW, RowFile
 from monoglot.data.rows import read_rows
 from monoglot.errors import InputError
+from monoglot.modalities import MODALITIES
 from monoglot.modalities.source import open_source
 from monoglot.nouns import Media, Sample
 
@@ -132,6 +134,20 @@ def is_row(name: str) -> bool:
     return name.endswith(".json") and name.count(".") == 1
 
 
+def test_media_are_prepared_as_from_their_files(tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 70, 3), np.uint8)).save(tmp_path / "a.jpg")
+    soundfile.write(tmp_path / "a.wav", np.sin(np.arange(8000) / 9), 8000)
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"task": "caption", "image": "a.jpg", "audio": "a.wav", "start": 0.25, "end": 0.5, "target": "x"}')
+    pack(path, tmp_path / "shards")
+    for given, packed in zip(RowFile(path)[0].media, RowFile(tmp_path / "shards")[0].media):
+        modality = MODALITIES[given.modality]
+        config = modality.config()
+        for variant in (0, 1):
+            expected = modality.prepare(given, config, variant)
+            assert np.array_equal(modality.prepare(packed, config, variant), expected)
+
+
 def test_other_tars_read_it_too(rows, tmp_path):
     pack(rows, tmp_path / "shards")
     done = subprocess.run(
@@ -228,7 +244,7 @@ class Stop(Exception):
 
 def stopped(path: Path, out: Path, monkeypatch, shards: int) -> None:
     """Pack until so many shards are finished."""
-    saved, left = packing._save, iter(range(shards))
+    saved, left = packing.save_part, iter(range(shards))
 
     def save(*given):
         if next(left, None) is None:
@@ -236,7 +252,7 @@ def stopped(path: Path, out: Path, monkeypatch, shards: int) -> None:
         saved(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(packing, "_save", save)
+        patch.setattr(packing, "save_part", save)
         with pytest.raises(Stop):
             pack(path, out, shard_mb=0.05)
 
@@ -471,3 +487,17 @@ def test_command_line(rows, tmp_path, command):
     assert said.endswith("; 2 rows left out, see problems.jsonl\n")
     code, _, told = command("data", "pack", bad, tmp_path / "strict", "--quarantine-share", 0)
     assert (code, told.count("\n")) == (2, 1)
+
+
+def test_what_docs_packing_says_runs(tmp_path, monkeypatch):
+    path = many(tmp_path / "given", 30)
+    monkeypatch.chdir(path.parent)
+    path.rename("rows.jsonl")
+    page = (ROOT / "docs" / "packing.md").read_text(encoding="utf-8")
+    blocks = [block.split("```")[0] for block in page.split("```python\n")[1:]]
+    assert len(blocks) == 2
+    exec(blocks[1], {"__name__": "page"})
+    assert RowFile("shards")[29].id == "r29"
+    webdataset = pytest.importorskip("webdataset")
+    found = list(webdataset.WebDataset("shards/part0-{000000..000000}.tar", shardshuffle=False))
+    assert [sample["__key__"] for sample in found] == [f"{number:09d}" for number in range(15)]
