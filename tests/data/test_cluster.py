@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from functools import partial
@@ -25,13 +27,26 @@ from monoglot.data.rowfile import RowFile
 from monoglot.errors import InputError
 from monoglot.modalities.source import open_source
 
-with_ray = [
-    pytest.mark.slow,
-    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra cluster"),
-]
-BY_RAY = pytest.param(Workers(2, "local"), id="ray", marks=with_ray)
-ALONE_OR_RAY = [pytest.param(ALONE, id="alone"), BY_RAY]
-ALL = [*ALONE_OR_RAY, pytest.param(Workers(2), id="processes")]
+HAS_RAY = importlib.util.find_spec("ray") is not None
+ALONE_OR_RAY = [pytest.param(ALONE, id="alone"), pytest.param(Workers(2, "auto"), id="ray", marks=pytest.mark.slow)]
+PROCESSES = pytest.param(Workers(2), id="processes")
+
+
+@pytest.fixture(scope="module")
+def ray_here():
+    """Ray on this machine, started once."""
+    if not HAS_RAY:
+        pytest.skip("needs the extra cluster")
+    with cluster._ray(Workers(2, "local")) as ray:
+        ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # its processes cannot import this page
+        yield ray
+
+
+@pytest.fixture(autouse=True)
+def _started(request):
+    """Starts it for the tests that need it."""
+    if "[ray" in request.node.name:
+        request.getfixturevalue("ray_here")
 
 
 @pytest.fixture
@@ -69,7 +84,7 @@ def rows_of(folder: Path) -> list[tuple]:
     return found
 
 
-@pytest.mark.parametrize("workers", [pytest.param(Workers(2), id="processes"), BY_RAY])
+@pytest.mark.parametrize("workers", [*ALONE_OR_RAY[1:], PROCESSES])
 def test_every_row_once_in_its_order_whoever_works(rows, tmp_path, workers):
     alone = prepare(rows, tmp_path / "alone", block_rows=8)
     made = prepare(rows, tmp_path / "made", block_rows=8, workers=workers)
@@ -115,25 +130,32 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("workers", ALONE_OR_RAY)
+@pytest.mark.parametrize(
+    "workers",
+    [pytest.param(ALONE, id="alone"), pytest.param(Workers(2, "local"), id="its own ray", marks=pytest.mark.slow)],
+)
 def test_killed_it_goes_on_and_keeps_what_is_finished(rows, tmp_path, workers):
     lines = rows.read_text().splitlines()
     rows.write_text("\n".join(line.replace('"id": "r', f'"id": "{copy}r') for copy in range(40) for line in lines))
     prepare(rows, tmp_path / "whole", block_rows=3, shard_mb=0.01)
+    if workers.cluster and not HAS_RAY:
+        pytest.skip("needs the extra cluster")
     out, script = tmp_path / "out", tmp_path / "killed.py"
     script.write_text(KILLED)
     arguments = [sys.executable, script, rows, out, str(workers.count or 1), workers.cluster]
-    process = subprocess.Popen(arguments, start_new_session=True)
+    scratch = Path(tempfile.mkdtemp(prefix="k"))  # what Ray leaves when it is killed
+    process = subprocess.Popen(arguments, start_new_session=True, env=os.environ | {"TMPDIR": str(scratch)})
     while process.poll() is None and len(list((out / PARTS).glob("*.json"))) < 20:
         time.sleep(0.001)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    shutil.rmtree(scratch, ignore_errors=True)
     assert not (out / "pack.json").exists()
     kept = {path: path.stat().st_mtime_ns for path in (out / PARTS).glob("*.json")}
     assert len(kept) >= 20
     shards = {out / path.name.removesuffix(".json"): 0 for path in kept}
     shards = {path: path.stat().st_mtime_ns for path in shards}
-    prepare(rows, out, block_rows=3, shard_mb=0.01, workers=replace(workers, count=1))
+    prepare(rows, out, block_rows=3, shard_mb=0.01, workers=Workers(1))
     assert {path: path.stat().st_mtime_ns for path in shards} == shards
     assert files_of(out) == files_of(tmp_path / "whole")
 
@@ -174,7 +196,7 @@ def test_bad_rows_are_listed_in_order_and_counted(rows, tmp_path, workers):
     assert [shard["url"][6:12] for shard in made["shardlist"]] == ["000000", "000002", "000003", "000004"]
 
 
-@pytest.mark.parametrize("workers", ALL)
+@pytest.mark.parametrize("workers", [*ALONE_OR_RAY, PROCESSES])
 def test_too_many_bad_rows_stop_it(rows, tmp_path, workers):
     broken(rows, [*range(11)])
     with pytest.raises(InputError, match=r"problems.jsonl: data: 11 of 37 rows cannot be packed; mend them or raise"):
@@ -226,13 +248,11 @@ def test_a_process_that_dies_is_told(tmp_path):
         by(partial(Dies, tmp_path), Workers(2))
 
 
-@pytest.mark.parametrize("always", [pytest.param(False, marks=with_ray), pytest.param(True, marks=with_ray)])
-def test_ray_begins_a_block_again_but_not_for_ever(tmp_path, always):
-    if always:
-        with pytest.raises(RuntimeError, match="the process of a worker died"):
-            by(partial(Dies, tmp_path, True), Workers(2, "local"))
-    else:
-        assert by(partial(Dies, tmp_path), Workers(2, "local")) == ["row 0", "row 2", "row 4", "row 6"]
+@pytest.mark.slow
+def test_ray_begins_a_block_again_but_not_for_ever(tmp_path, ray_here):
+    assert by(partial(Dies, tmp_path), Workers(2, "auto")) == ["row 0", "row 2", "row 4", "row 6"]
+    with pytest.raises(RuntimeError, match="the process of a worker died"):
+        by(partial(Dies, tmp_path, True), Workers(2, "auto"))
 
 
 # --- the command line -------------------------------------------------------------------------------------------------
@@ -259,7 +279,7 @@ def test_without_ray_the_extra_is_named(rows, tmp_path, command, monkeypatch):
     )
 
 
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra cluster")
+@pytest.mark.skipif(not HAS_RAY, reason="needs the extra cluster")
 @pytest.mark.parametrize("address", ["nowhere", "nobody.invalid:6379", "127.0.0.1:{closed}", "auto", "127.0.0.1:99999"])
 def test_an_address_without_ray_is_told(rows, tmp_path, address, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
@@ -271,15 +291,7 @@ def test_an_address_without_ray_is_told(rows, tmp_path, address, monkeypatch):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("wanted", [pytest.param(3, marks=with_ray)])
-def test_more_workers_than_the_cluster_has_room_for(rows, tmp_path, wanted):
-    import ray
-
-    ray.init(
-        "local", num_cpus=1, include_dashboard=False, object_store_memory=cluster.OBJECT_STORE, log_to_driver=False
-    )
-    try:
-        with pytest.raises(InputError, match=r"--workers: 3 wanted, but the cluster has room for 1 \(by CPU\)"):
-            prepare(rows, tmp_path / "out", block_rows=1, workers=Workers(wanted, "auto"))
-    finally:
-        ray.shutdown()
+@pytest.mark.slow
+def test_gpus_that_the_cluster_lacks(rows, tmp_path, ray_here):
+    with pytest.raises(InputError, match=r"--gpus: 0.5 wanted by each worker, the cluster has 0; leave it out"):
+        prepare(rows, tmp_path / "out", block_rows=1, workers=Workers(None, "auto", gpus=0.5))

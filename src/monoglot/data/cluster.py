@@ -14,6 +14,7 @@ installed. docs/scale.md has the commands.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -27,6 +28,8 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
+from uuid import uuid4
+from warnings import catch_warnings, simplefilter
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -65,7 +68,7 @@ class Workers:
     """Who does the work."""
 
     count: int | None = None
-    """Processes; None: this one alone, or one for each processor (or `gpus`) of the cluster."""
+    """Processes, at most; None: this one alone, or as many as the cluster has processors (or GPUs)."""
     cluster: str = ""
     """Where Ray is: HOST:PORT, 'auto' on a machine of the cluster, or 'local' to start it here. Empty: without Ray."""
     gpus: float = 0
@@ -176,15 +179,13 @@ def work_through(
             yield problems
 
 
-_worker: Worker | None = None  # of a process of `_in_processes`
-
-
 def _in_processes(
     make: Callable[[], Worker], blocks: Sequence[Block], count: int
 ) -> Iterator[tuple[Block, list[Problem]]]:
-    pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=_begin, initargs=(make,))
+    pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=_stop_quietly)
     try:
-        waiting = {pool.submit(_work, block): block for block in blocks}
+        name = uuid4().hex
+        waiting = {pool.submit(_work, name, make, block): block for block in blocks}
         for ready in as_completed(waiting):
             yield waiting[ready], ready.result()
     except BrokenProcessPool:
@@ -193,15 +194,19 @@ def _in_processes(
         pool.shutdown(cancel_futures=True)
 
 
-def _begin(make: Callable[[], Worker]) -> None:
-    global _worker
+def _stop_quietly() -> None:
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C is told once, by the process that waits
-    _worker = make()
 
 
-def _work(block: Block) -> list[Problem]:
-    assert _worker is not None
-    return _worker(block)
+_kept: tuple[str, Worker] | None = None
+
+
+def _work(name: str, make: Callable[[], Worker], block: Block) -> list[Problem]:
+    """A block, by the worker that this process keeps for the work of this name."""
+    global _kept
+    if _kept is None or _kept[0] != name:
+        _kept = name, make()
+    return _kept[1](block)
 
 
 _DIED = (
@@ -217,50 +222,44 @@ def _on_ray(
     make: Callable[[], Worker], blocks: Sequence[Block], workers: Workers
 ) -> Iterator[tuple[Block, list[Problem]]]:
     with _ray(workers) as ray:
-        needed, kind = (workers.gpus, "GPU") if workers.gpus else (1, "CPU")
-        there = int(ray.cluster_resources().get(kind, 0) / needed)
-        count = min(workers.count or there, len(blocks))
-        if not 0 < count <= there:
-            wrong = f"{count or 1} wanted, but the cluster has room for {there} (by {kind})"
-            raise InputError.at("command line", "--workers", wrong, "ask for fewer, or add machines")
-        done = ray.data.from_items([asdict(block) for block in blocks], override_num_blocks=len(blocks)).map(
-            _RayWorker,
-            fn_constructor_args=(make,),
-            compute=ray.data.ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=1),
-            num_cpus=1,
-            num_gpus=workers.gpus or None,
-            max_restarts=TRIES,
-            max_task_retries=TRIES,
-        )
+        if workers.gpus > (there := ray.cluster_resources().get("GPU", 0)):
+            wrong = f"{workers.gpus:g} wanted by each worker, the cluster has {there:g}"
+            raise InputError.at("command line", "--gpus", wrong, "leave it out to work on processors")
+        given = ray.data.from_items([asdict(block) for block in blocks], override_num_blocks=len(blocks))
+        with catch_warnings():
+            simplefilter("ignore")  # that Ray 2.64 will have another name for max_retries
+            # Tasks, not actors: those of a machine that died are at once begun on the others.
+            done = given.map(
+                _ray_row,
+                fn_args=(uuid4().hex, make),
+                compute=ray.data.TaskPoolStrategy(workers.count),
+                num_cpus=1,
+                num_gpus=workers.gpus or None,
+                max_calls=0,  # processes stay, and with them their workers
+                max_retries=TRIES,
+            )
         try:
             for row in done.iter_rows():
                 if row["refused"]:
                     raise InputError(row["refused"])
                 block = Block(row["number"], row["start"], row["stop"])
                 yield block, [Problem(**problem) for problem in json.loads(row["problems"])]
-        except ray.exceptions.RayActorError as error:
-            raise RuntimeError(_DIED) from error
+        except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError, ray.exceptions.NodeDiedError):
+            raise RuntimeError(_DIED) from None
 
 
-class _RayWorker:
-    """A worker as Ray Data wants it: a row in, a row out."""
-
-    def __init__(self, make: Callable[[], Worker]):
-        self._make = make
-        self._worker: Worker | None = None  # made where an error can be told
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        try:
-            self._worker = self._worker or self._make()
-            problems = self._worker(Block(**row))
-        except InputError as error:  # its one line would be lost in Ray's own error
-            return row | {"problems": "[]", "refused": str(error)}
-        return row | {"problems": json.dumps([asdict(problem) for problem in problems]), "refused": ""}
+def _ray_row(row: dict[str, Any], name: str, make: Callable[[], Worker]) -> dict[str, Any]:
+    """`_work` as Ray Data wants it: a row in, a row out."""
+    try:
+        problems = _work(name, make, Block(**row))
+    except InputError as error:  # its one line would be lost in Ray's own error
+        return row | {"problems": "[]", "refused": str(error)}
+    return row | {"problems": json.dumps([asdict(problem) for problem in problems]), "refused": ""}
 
 
 @contextmanager
 def _ray(workers: Workers) -> Iterator[Any]:
-    """Ray, connected; what was started here is stopped at the end."""
+    """Ray, connected: as this process is already, or as `workers` says. What is started here is stopped at the end."""
     local = workers.cluster == "local"
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -274,22 +273,17 @@ def _ray(workers: Workers) -> Iterator[Any]:
         raise InputError.at("command line", "--cluster", "Ray is not installed", fix) from None
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     with ExitStack() as stack:
-        if local:
-            # A short path: names of sockets have 107 letters at most.
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True))
+        if not ray.is_initialized():
+            if local:  # in a short folder: names of sockets have 107 letters at most
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True))
             stack.callback(ray.shutdown)
-            ray.init(
-                "local",
-                num_cpus=workers.count,
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE,
-                _temp_dir=folder,
-                **quiet,
-            )
-        else:
-            _connect(ray, workers.cluster, quiet)
-            stack.callback(ray.shutdown)
+            if local:
+                quiet |= {"object_store_memory": OBJECT_STORE, "_temp_dir": folder, "include_dashboard": False}
+                ray.init("local", num_cpus=workers.count, **quiet)
+            else:
+                _connect(ray, workers.cluster, quiet)
         ray.data.DataContext.get_current().enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         yield ray
 
 
