@@ -24,7 +24,7 @@ from monoglot.files import write_json
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["prepare", *QUESTIONS, SMALL, FEW_FRAMES, "page"])
+    parser.add_argument("what", choices=["prepare", *QUESTIONS, "page"])
     parser.add_argument("--packs", type=Path, default=Path("packs"), help="where `make packs` put them")
     parser.add_argument("--work", type=Path, default=Path("out/evidence"), help="rows, models, features and runs")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")

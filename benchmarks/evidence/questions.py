@@ -68,16 +68,29 @@ def _one_stage_or_three(steps: int) -> list[tuple[str, Page]]:
         ("one stage", page | {"steps": steps, "model_changes": WHOLE}),
         ("curriculum", page | {"stages": _stages(steps, SMALL)}),
         ("curriculum, 96 px", page | {"stages": _stages(steps, FEW_FRAMES)}),
+        ("one stage, rate kept", page | {"model_changes": WHOLE, "stages": _only_the_rate(steps)}),
+        ("curriculum, rate kept", page | {"stages": _stages(steps, FEW_FRAMES, KEPT)}),
     ]
 
 
-def _stages(steps: int, first: Page) -> list[Page]:
+def _only_the_rate(steps: int) -> list[Page]:
+    """Everything from the start; as in a curriculum whose rate is kept, it falls in the last sixth."""
+    last = steps - steps // 2 - steps // 3
+    return [{"name": "kept", "steps": steps - last} | KEPT, {"name": "falling", "steps": last}]
+
+
+KEPT = {"optimizer": {"schedule": "constant"}}
+"""The learning rate falls in the last stage alone."""
+
+
+def _stages(steps: int, first: Page, rate: Page | None = None) -> list[Page]:
     """Half of the steps on pictures, a third with clips, the rest on everything in its whole size; before that, `first` says how it is seen."""
     pictures, clips = [source(name) for name in PICTURES], [source(name) for name in CLIPS]
     last = steps - steps // 2 - steps // 3
+    before = {"model_changes": first} | (rate or {})
     return [
-        {"name": "pictures", "mixture": pictures, "steps": steps // 2, "model_changes": first},
-        {"name": "clips", "mixture": clips, "steps": steps // 3, "replay": 0.5, "model_changes": first},
+        {"name": "pictures", "mixture": pictures, "steps": steps // 2} | before,
+        {"name": "clips", "mixture": clips, "steps": steps // 3, "replay": 0.5} | before,
         {"name": "whole", "mixture": pictures + clips, "steps": last, "model_changes": WHOLE},
     ]
 
