@@ -241,22 +241,18 @@ def measure(case: str, ratio: int, rows: int, steps: int, seeds: int) -> dict[st
 
 
 def show(results: dict) -> None:
-    """Tables in Markdown: the rare tasks' score, and how far each mixture stays behind the best one."""
-    shown = ["proportional", "temperature 2", "temperature 3", "equal quotas"]
-    shown += [name for name in results["cases"][0]["mixtures"] if " on " in name]
-    for what, of in (
-        ("mean score of the rare tasks", _rare),
-        ("most points behind the best mixture on any task", _behind),
-    ):
-        print(f"\n{what}\n\n| case | best | {' | '.join(shown)} |\n|---|---{'|---' * len(shown)}|")
-        for case in results["cases"]:
-            row = [f"{of(case, name):.1f}" for name in [case["best"], *shown]]
-            print(f"| {case['case']} 1:{case['ratio']} ({case['best'].removeprefix('hand: ')}) | {' | '.join(row)} |")
-    print("\n| over all cases | mean points behind the best | mean of the most | most |\n|---|---|---|---|")
-    for name in shown:
+    """Tables in Markdown."""
+    shown = ("proportional", "temperature 3", "equal quotas", "auto on temperature 2", "auto on temperature 3")
+    print(f"| case | best mixture | {' | '.join(shown)} |\n|---|---{'|---' * len(shown)}|")
+    for case in results["cases"]:
+        cells = [f"{_rare(case, name):.1f} ({_behind(case, name):.1f})" for name in shown]
+        best = f"{case['best'].removeprefix('hand: ')}: {_rare(case, case['best']):.1f}"
+        print(f"| {case['case']}, 1:{case['ratio']} | {best} | {' | '.join(cells)} |")
+    print("\n| | mean points behind the best | most behind on a task, mean of cases | worst case |\n|---|---|---|---|")
+    for name in (name for name in results["cases"][0]["mixtures"] if not name.startswith("hand: ")):
         mean = np.mean([_scores(case, case["best"]).mean() - _scores(case, name).mean() for case in results["cases"]])
         most = [_behind(case, name) for case in results["cases"]]
-        print(f"| {name} | {mean:.2f} | {np.mean(most):.2f} | {max(most):.2f} |")
+        print(f"| {name} | {mean:.2f} | {np.mean(most):.2f} | {max(most):.1f} |")
 
 
 def _scores(case: dict, name: str) -> np.ndarray:
@@ -264,10 +260,12 @@ def _scores(case: dict, name: str) -> np.ndarray:
 
 
 def _rare(case: dict, name: str) -> float:
+    """Mean score of the rare tasks."""
     return float(_scores(case, name)[case["rare"]].mean())
 
 
 def _behind(case: dict, name: str) -> float:
+    """Points behind the best mixture on the task on which that is most."""
     return float((_scores(case, case["best"]) - _scores(case, name)).max())
 
 
