@@ -1,11 +1,17 @@
-"""A file of rows as a list, against the reader that goes through it line by line."""
+"""A file of rows as a list, against the reader that goes through it line by line. Packs as lists: test_pack.py."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import multiprocessing
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from monoglot.data import rowfile
+from monoglot.data.pack import pack
 from monoglot.data.rowfile import RowFile
 from monoglot.data.rows import read_rows
 from monoglot.errors import InputError
@@ -65,3 +71,81 @@ def test_paths_start_from_the_file(tmp_path):
 def test_files_that_cannot_be_read(tmp_path, name):
     with pytest.raises(InputError, match=r"data: cannot be read .*; build it with `monoglot data build`"):
         RowFile(tmp_path / name)
+
+
+# --- as a list --------------------------------------------------------------------------------------------------------
+
+
+def test_it_ends_where_lists_end(tmp_path):
+    rows = RowFile(write(tmp_path, b"\n".join(map(line, range(9)))), limit=4)
+    assert [sample.text for sample in rows] == ["x0", "x1", "x2", "x3"]
+    for row in (-1, 4, 8):
+        with pytest.raises(IndexError, match=f"row {row} of .*rows.jsonl, which has 4"):
+            rows[row]
+        with pytest.raises(IndexError):
+            rows.where(row)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_threads_processes_and_pickles_read_the_same(tmp_path, packed):
+    path = write(tmp_path, b"\n".join(map(line, range(300))))
+    if packed:
+        pack(path, tmp_path / "shards")
+        path = tmp_path / "shards"
+    rows = RowFile(path, limit=200)
+    expected = [f"x{row}" for row in range(200)]
+    with ThreadPoolExecutor(4) as pool:
+        assert [sample.text for sample in pool.map(rows.__getitem__, range(200))] == expected
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert [sample.text for sample in pool.map(rows.__getitem__, range(200), chunksize=7)] == expected
+    copy = pickle.loads(pickle.dumps(rows))
+    assert [sample.text for sample in copy] == expected
+    assert len(copy) == 200
+
+
+# --- fingerprints -----------------------------------------------------------------------------------------------------
+
+
+def test_fingerprint_of_a_small_file_sees_every_change(tmp_path):
+    path = write(tmp_path, b"\n".join(map(line, range(99))))
+    before = RowFile(path).fingerprint()
+    assert before == RowFile(path, limit=3).fingerprint() == f"whole-{hashlib.sha256(path.read_bytes()).hexdigest()}"
+    content = path.read_bytes()
+    for changed in (content[:-1], content.replace(b"x50", b"x5O"), content + b"\n"):
+        path.write_bytes(changed)
+        assert RowFile(path).fingerprint() != before
+
+
+def test_fingerprint_of_a_large_file_sees_its_size_and_some_places(tmp_path, monkeypatch):
+    monkeypatch.setattr(rowfile, "WHOLE", 1000)
+    monkeypatch.setattr(rowfile, "PIECE", 10)
+    content = b"\n".join(map(line, range(999)))
+    path = write(tmp_path, content)
+    before = RowFile(path).fingerprint()
+    assert before.startswith("sampled-")
+    seen = 0
+    for place in range(0, len(content), 97):
+        other = bytearray(content)
+        other[place] ^= 1
+        path.write_bytes(other)
+        seen += _without_index(path).fingerprint() != before
+    looked_at = (rowfile.PIECES + 2) * 10 / len(content)
+    assert 0 < seen / (len(content) / 97) < 3 * looked_at < 0.1  # what the docstring says is missed
+    for changed in (content + b"\n", b" " + content[1:], content[:-1] + b" "):
+        path.write_bytes(changed)
+        assert _without_index(path).fingerprint() != before
+
+
+def _without_index(path) -> RowFile:
+    return RowFile(path, limit=1)
+
+
+def test_fingerprint_of_a_pack_is_of_its_shards(tmp_path):
+    path = write(tmp_path, b"\n".join(map(line, range(99))))
+    pack(path, tmp_path / "a")
+    pack(path, tmp_path / "b")
+    path.write_bytes(path.read_bytes().replace(b"x50", b"x5O"))
+    pack(path, tmp_path / "c")
+    a, b, c = (RowFile(tmp_path / name).fingerprint() for name in "abc")
+    assert a == b != c
+    assert a.startswith("pack-")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,12 +21,16 @@ from monoglot.errors import MediaError
 from monoglot.nouns import Media
 
 TAR = "tar://"
+PLACED = re.compile(r"(?P<member>.+)@(?P<offset>\d+)\+(?P<size>\d+)", re.DOTALL)
+"""A member with the place of its bytes, `tar://shard.tar#member@offset+size`: what rows of a pack name, so that no shard has to be
+gone through. The member's header, which ends where its bytes begin, must confirm its name (up to 100 letters, ASCII). A member may
+also be called so itself."""
 # Tags that are not UTF-8 say nothing about the pictures or the sound; PyAV 19 lets them pass by itself.
 _OPEN: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 
 def open_source(media: Media) -> tuple[BinaryIO, str]:
-    """Open a path, a `tar://shard.tar#member` or bytes for reading.
+    """Open a path, a `tar://shard.tar#member` (or `#member@offset+size`) or bytes for reading.
 
     Returns:
         A seekable binary file, to be closed by the caller, and the name that messages use. The file has no name of its
@@ -145,6 +150,17 @@ def _tar_index(path: str, modified_ns: int, size: int) -> Mapping[str, tuple[int
         return {member.name: (member.offset_data, member.size) for member in tar if member.isreg()}
 
 
+def _stands_at(path: str, member: str, offset: int, size: int) -> bool:
+    """True if a member's header ends at `offset` and the file has `size` bytes behind it."""
+    if offset < tarfile.BLOCKSIZE:
+        return False
+    with open(path, "rb", buffering=0) as file:
+        header = os.pread(file.fileno(), tarfile.BLOCKSIZE, offset - tarfile.BLOCKSIZE)
+        length = os.fstat(file.fileno()).st_size
+    named = header[:100].rstrip(b"\0").decode("utf-8", "surrogateescape")  # the field of the name in a ustar header
+    return named == member and offset + size <= length
+
+
 def _find(media: Media, name: str) -> tuple[str, int, int]:
     """(path, offset, size) of the bytes that `name` names."""
     path, member = name, None
@@ -160,6 +176,9 @@ def _find(media: Media, name: str) -> tuple[str, int, int]:
                 raise MediaError.at(name, media.modality, "is not a file", "name one file")
             with open(path, "rb"):  # a forbidden file says so now
                 return path, 0, os.path.getsize(path)
+        placed = PLACED.fullmatch(member)
+        if placed and _stands_at(path, placed["member"], int(placed["offset"]), int(placed["size"])):
+            return path, int(placed["offset"]), int(placed["size"])
         index = tar_index(path)
     except FileNotFoundError:
         fix = "check the path (a row's paths are relative to the row's file)"
@@ -174,5 +193,7 @@ def _find(media: Media, name: str) -> tuple[str, int, int]:
         ) from None
     if member not in index:
         fix = f"it holds {len(index)} files; list them with tar -tf"
+        if placed and placed["member"] in index:
+            fix = "the index beside the shard is of another; pack the rows again"
         raise MediaError.at(path, media.modality, f"no member {member!r} in this tar", fix)
     return path, *index[member]
