@@ -157,20 +157,22 @@ def rows_drawn(runs: Sequence[dict[str, Any]]) -> str:
 
 def curriculum(runs: Sequence[dict[str, Any]]) -> str:
     scores = scores_of(runs)
-    arms, tasks = ["one stage", "curriculum", "curriculum, 96 px"], list(scores["one stage"])
+    dear = ["one stage", "curriculum", "curriculum, 96 px"]
+    kept = [f"{arm}, rate kept" for arm in ("one stage", "curriculum")]
+    arms, tasks = [*dear, *kept], list(scores["one stage"])
     prices = {"processor seconds": "cpu_seconds", "seconds": "seconds", "peak MB": "peak_mb"}
     paid = {
         arm: {price: [run[key] for run in runs if run["arm"] == f"{arm}, cost"] for price, key in prices.items()}
-        for arm in arms
+        for arm in dear
     }
-    costs = [[arm, *(shown(values, ".0f") for values in paid[arm].values())] for arm in arms]
+    costs = [[arm, *(shown(values, ".0f") for values in paid[arm].values())] for arm in dear]
     ratios = [
-        [100 * (ours / other - 1) for ours, other in zip(paid[arms[1]][price], paid[arms[0]][price])]
+        [100 * (ours / other - 1) for ours, other in zip(paid[dear[1]][price], paid[dear[0]][price])]
         for price in prices
     ]
     costs.append(["curriculum - one stage by seed, %", *(signed(values) for values in ratios)])
     bars("curriculum", scores, arms, tasks)
-    differ = above(scores, [(arm, arms[0]) for arm in arms[1:]], tasks)
+    differ = above(scores, [*((arm, dear[0]) for arm in dear[1:]), (kept[1], kept[0])], tasks)
     return "\n\n".join([by_task(scores, arms, tasks), differ, table(["cost, encoders trained", *prices], costs)])
 
 
