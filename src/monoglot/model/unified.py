@@ -9,6 +9,7 @@ Masks are True = valid. With 'untied' positions this is the published model (UnI
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -99,14 +100,16 @@ class UnifiedModel(nn.Module):
     def encode(self, batch: Batch, features: dict[str, list[Tensor]]) -> Memory:
         """Read the source: words and features in their places, through the encoder."""
         placed = self.source(batch, features, self.words)
-        x = placed.x
         hidden = None if bool(placed.valid.all()) else _hide(~placed.valid)[:, None, None, :]
         places = self.encoder_bias(placed.positions, placed.positions) if self.untied else None
-        for index, layer in enumerate(self.encoder_layers):
+
+        def layer(x: Tensor, index: int) -> Tensor:
             bias = hidden
             if self.untied:
                 bias = _sum(places, self.encoder_relations[index](placed.relations).permute(0, 3, 1, 2), hidden)
-            x = self._layer(layer, x, bias)
+            return self.encoder_layers[index](x, bias)
+
+        x = self._through(layer, len(self.encoder_layers), placed.x)
         return Memory(self.encoder_norm(x), placed.valid, placed.positions)
 
     def decode(
@@ -116,6 +119,7 @@ class UnifiedModel(nn.Module):
 
         With a `cache`, ids are only what has been written since the last call; the cache grows by them.
         """
+        once = cache is not None  # a layer that were computed twice would write twice
         cache = Cache() if cache is None else cache
         cache.layers = cache.layers or [LayerCache() for _ in self.decoder_layers]
         start, length = cache.length, ids.shape[1]
@@ -130,29 +134,30 @@ class UnifiedModel(nn.Module):
         if self.untied:
             cross_bias = _sum(self.cross_bias(positions[:, start:], memory.positions), hidden)
             places = self.decoder_bias(positions[:, start:], positions)
-        for index, layer in enumerate(self.decoder_layers):
+
+        def layer(x: Tensor, index: int) -> Tensor:
             self_bias = future
             if self.untied:
                 self_bias = _sum(
                     places, self.decoder_relations[index](relations[:, start:]).permute(0, 3, 1, 2), future
                 )
-            x = self._layer(layer, x, memory.states, self_bias, cross_bias, cache.layers[index])
+            kept = cache.layers[index] if once else LayerCache()
+            return self.decoder_layers[index](x, memory.states, self_bias, cross_bias, kept)
+
+        x = self._through(layer, len(self.decoder_layers), x, once=once)
         cache.length += length
         return self.decoder_norm(x)
-
-    def _layer(self, layer: nn.Module, *given: object) -> Tensor:
-        """Run a layer; what it leaves in a cache is of no use to a training step that computes it twice."""
-        if not (self.checkpoint_layers and self.training and torch.is_grad_enabled()):
-            return layer(*given)
-
-        def afresh(*inputs: object) -> Tensor:
-            return layer(*(LayerCache() if isinstance(value, LayerCache) else value for value in inputs))
-
-        return checkpoint(afresh, *given, use_reentrant=False)
 
     def logits(self, states: Tensor) -> Tensor:
         """float[..., D] -> float[..., V]; the projection is the word embedding itself."""
         return F.linear(states, self.words.weight)
+
+    def _through(self, layer: Callable[[Tensor, int], Tensor], count: int, x: Tensor, *, once: bool = False) -> Tensor:
+        """x through `layer(x, 0)`, `layer(x, 1)`, ...; `once`: they must not be computed again going back."""
+        keep = once or not (self.checkpoint_layers and self.training and torch.is_grad_enabled())
+        for index in range(count):
+            x = layer(x, index) if keep else checkpoint(layer, x, index, use_reentrant=False)
+        return x
 
 
 def build_encoders(c: ModelConfig) -> dict[str, Encoder]:
