@@ -28,6 +28,16 @@ data_app = typer.Typer(help="Build and check data.", rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 
 Model = Annotated[str, typer.Option("--model", help="A model folder, or the name of a bundled model.")]
+QuarantineShare = Annotated[
+    float, typer.Option("--quarantine-share", min=0, max=1, help="Share of rows that may be bad; they are left out.")
+]
+PoolSize = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option("--workers", min=1, help="Processes; with --cluster one for each of its processors unless given."),
+]
+Cluster = Annotated[
+    str, typer.Option("--cluster", help="Work by Ray: HOST:PORT, 'auto' on a machine of the cluster, or 'local'.")
+]
 Threads = Annotated[Optional[int], typer.Option("--threads", min=1, help="Processor threads to use.")]  # noqa: UP045 (typer on 3.10)
 
 
@@ -180,16 +190,44 @@ def train(
     overrides: Annotated[Optional[list[str]], typer.Argument(help="key=value, with dots for nested keys.")] = None,  # noqa: UP045
     out: Annotated[Optional[Path], typer.Option("--out", help="The run's folder; runs/NAME unless given.")] = None,  # noqa: UP045
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")] = False,
+    plan: Annotated[
+        bool,
+        typer.Option(
+            "--plan", help="Say what will be seen when, time, tokens, memory; try the hardest step; don't train."
+        ),
+    ] = False,
     threads: Threads = None,
 ) -> None:
-    """Train a model from a recipe."""
+    """Train a model from a recipe, in the processes that torchrun started or in this one."""
     from monoglot.train.recipe import read_recipe
 
     page = read_recipe(recipe, overrides or [])
     _threads(threads)
+    if plan:
+        from monoglot.train.plan import show_plan
+
+        show_plan(page)
+        return
+    from monoglot.train.distributed import is_first_process
     from monoglot.train.loop import train as run
 
-    typer.echo(str(run(page, out or Path("runs") / page.name, resume=resume)))
+    model = run(page, out or Path("runs") / page.name, resume=resume)
+    if is_first_process():
+        typer.echo(str(model))
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A run's folder, for example runs/nano_quick.")],
+    price: Annotated[
+        float | None, typer.Option("--price-per-hour", min=0, help="What an hour of the machine costs.")
+    ] = None,
+    watts: Annotated[float | None, typer.Option("--watts", min=0, help="What the machine draws on average.")] = None,
+) -> None:
+    """Make a run's report.html again, also while the run goes on."""
+    from monoglot.report.run import write_run_report
+
+    typer.echo(str(write_run_report(run, price_per_hour=price, watts=watts)))
 
 
 @app.command("import")
@@ -251,21 +289,149 @@ def data_build(
 
 @data_app.command("pack")
 def data_pack(
-    rows: Annotated[Path, typer.Argument(help="A JSONL file of rows.")],
+    rows: Annotated[Path, typer.Argument(help="A JSONL file of rows, or a pack.")],
     shards: Annotated[Path, typer.Argument(help="The new folder of shards.")],
     shard_mb: Annotated[int, typer.Option("--shard-mb", min=1, help="Most megabytes of a shard.")] = 256,
-    quarantine_share: Annotated[
-        float,
-        typer.Option("--quarantine-share", min=0, max=1, help="Share of rows that may be bad; they are left out."),
-    ] = 0.01,
+    quarantine_share: QuarantineShare = 0.01,
+    image_side: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--image-side", min=1, help="Make larger pictures smaller: most pixels of the longer side."),
+    ] = None,
+    video_side: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--video-side", min=16, help="Make larger clips smaller: most pixels of the longer side."),
+    ] = None,
+    video_fps: Annotated[
+        float | None, typer.Option("--video-fps", min=0.1, help="Most frames a second of a clip.")
+    ] = None,
+    audio_rate: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--audio-rate", min=1000, help="Store sounds as mono FLAC of at most so many samples a second."),
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Decode all media; leave out what cannot be read.")] = False,
+    workers: PoolSize = None,
+    cluster: Cluster = "",
+    block_rows: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--block-rows", min=1, help="Rows that a worker takes at a time; 4096 unless given."),
+    ] = None,
 ) -> None:
     """Copy rows and their media into tar shards with an index; goes on where it was stopped."""
-    from monoglot.data.pack import pack
+    limits: dict[str, Any] = {"image_side": image_side, "video_side": video_side, "video_fps": video_fps}
+    limits |= {"audio_rate": audio_rate, "check": check or None}
+    limits = {name: value for name, value in limits.items() if value is not None}
+    shrink = None
+    if limits:
+        from monoglot.data.shrink import Shrink
 
-    made = pack(rows, shards, shard_mb=shard_mb, share=quarantine_share)
+        shrink = Shrink(**limits)
+    if workers or cluster:
+        from monoglot.data.cluster import BLOCK_ROWS, Workers, prepare
+
+        made = prepare(
+            rows,
+            shards,
+            shard_mb=shard_mb,
+            share=quarantine_share,
+            shrink=shrink,
+            block_rows=block_rows or BLOCK_ROWS,
+            workers=Workers(workers, cluster),
+        )
+    else:
+        from monoglot.data.pack import pack
+
+        _refuse({"--block-rows": block_rows}, "needs --workers or --cluster", "one process packs rows one by one")
+        made = pack(rows, shards, shard_mb=shard_mb, share=quarantine_share, shrink=shrink)
     counts = f"{made['rows']} rows in {len(made['shardlist'])} shards, {made['bytes'] / 1e6:.1f} MB"
     left_out = f"; {made['left_out']} rows left out, see problems.jsonl" if made["left_out"] else ""
     typer.echo(f"{shards}: {counts}{left_out}")
+
+
+@data_app.command("import")
+def data_import(
+    kind: Annotated[str, typer.Argument(help="What the data are (coco_caption, vqav2, csv ...), or 'list'.")],
+    given: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(help="Files as published, and key=value settings of the kind; after 'list', kinds to explain."),
+    ] = None,
+    out: Annotated[Optional[Path], typer.Option("--out", help="The new file of rows (JSONL).")] = None,  # noqa: UP045
+    media: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--media", help="Where pictures, clips, sounds lie; else beside the file that names them."),
+    ] = None,
+    check: Annotated[bool, typer.Option("--check/--no-check", help="Whether these files must be there.")] = True,
+    allow: Annotated[float, typer.Option("--allow", min=0, max=1, help="Share of entries that may fail.")] = 0.01,
+    problems: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--problems", help="Where entries that fail are told; ROWS.problems.jsonl unless given."),
+    ] = None,
+    limit: Annotated[Optional[int], typer.Option("--limit", min=1, help="Stop after so many rows.")] = None,  # noqa: UP045
+) -> None:
+    """Make rows of a published data set, as its publisher lays it out; `monoglot data import list` names the kinds."""
+    from monoglot.data.importers import IMPORTERS, explain, import_rows, make_kind
+
+    if kind == "list":
+        lines = [explain(name) for name in given or ()] or [
+            f"{name}: {IMPORTERS[name].summary}" for name in sorted(IMPORTERS)
+        ]
+        typer.echo(("\n\n" if given else "\n").join(lines))
+        return
+    IMPORTERS[kind]  # a wrong name is told before a missing option
+    if out is None:
+        raise InputError.at("command line", "--out", "is missing", "say where the rows go, for example data/rows.jsonl")
+    report = import_rows(
+        make_kind(kind, given or []), out, media=media, check=check, allow=allow, problems=problems, limit=limit
+    )
+    typer.echo(report.summary())
+
+
+@data_app.command("caption")
+def data_caption(
+    rows: Annotated[Path, typer.Argument(help="A JSONL file of rows, or a pack.")],
+    out: Annotated[Path, typer.Option("--out", help="The new file of rows (JSONL).")],
+    model: Model = "nano",
+    task: Annotated[
+        str, typer.Option("--task", help="What to ask: caption, name ...; each row's own unless given.")
+    ] = "",
+    least_confidence: Annotated[
+        float, typer.Option("--least-confidence", min=0, max=1, help="Leave out rows whose answer is less probable.")
+    ] = 0.0,
+    quarantine_share: QuarantineShare = 0.01,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Rows that run together.")] = 16,
+    beam: Annotated[
+        int | None, typer.Option("--beam", min=1, help="Answers that are followed at a time; 1 is greedy.")
+    ] = None,
+    threads: Annotated[Optional[int], typer.Option("--threads", min=1, help="Processor threads of a worker.")] = None,  # noqa: UP045
+    workers: PoolSize = None,
+    cluster: Cluster = "",
+    gpus: Annotated[float, typer.Option("--gpus", min=0, help="GPUs that each worker on --cluster has to itself.")] = 0,
+    block_rows: Annotated[int, typer.Option("--block-rows", min=1, help="Rows that a worker takes at a time.")] = 256,
+) -> None:
+    """Let a model answer the rows that have no target; goes on where it was stopped."""
+    from monoglot.data.cluster import Workers
+    from monoglot.decode.caption import caption_file
+    from monoglot.decode.search import SearchSettings
+
+    if gpus and not cluster:
+        raise InputError.at(
+            "command line", "--gpus", "needs --cluster", "Ray deals out GPUs, also with --cluster local"
+        )
+    counts = caption_file(
+        rows,
+        out,
+        model,
+        task=task,
+        least_confidence=least_confidence,
+        share=quarantine_share,
+        search=SearchSettings.read("command line", **({"beam": beam} if beam else {})),
+        batch_size=batch,
+        threads=threads or (1 if workers and workers > 1 else None),
+        block_rows=block_rows,
+        workers=Workers(workers, cluster, gpus),
+    )
+    left_out = counts["unsure"] + counts["failed"]
+    told = f"; {left_out} left out, see {out.name}.problems.jsonl" if left_out else ""
+    typer.echo(f"{out}: {counts['answered']} rows answered, {counts['kept']} had an answer{told}")
 
 
 @data_app.command("stats")
@@ -303,8 +469,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(stop.exit_code)
     except InputError as error:
         _fail(str(error), 2, debug)
-    except KeyboardInterrupt:
-        _fail("stopped; what was finished is kept", 130, debug)
+    except KeyboardInterrupt as stop:
+        _fail(str(stop) or "stopped; what was finished is kept", 130, debug)
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:

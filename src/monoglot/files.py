@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from monoglot.errors import InputError
 
@@ -32,6 +32,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def appending(path: Path) -> Iterator[TextIO]:
+    """A file to add lines to, made if it is not there. A full disk or a folder that cannot be written becomes one clear line."""
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            yield file
+    except OSError as error:
+        raise InputError.at(
+            path, "", f"cannot be written ({error.strerror or error})", "free some space or choose another place"
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -96,7 +96,7 @@ def test_id_defaults_to_the_line():
 
 
 def test_target_may_be_a_list_or_empty():
-    assert parse_row({**ROW, "target": ["a", "b", "a"]}).targets == ("a", "b")
+    assert parse_row({**ROW, "target": "a", "targets": ["b", "a", "a", "b"]}).targets == ("a", "b", "a", "b")
     assert parse_row({**ROW, "target": ""}).targets == ("",)  # the transcript of silence
 
 

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from runs import metrics, weights
 from small import tiny_model, tiny_tokenizer
 
 from monoglot.data.collate import collate
@@ -100,42 +101,25 @@ def recipe(tmp_path):
     return make
 
 
-def scores(folder) -> list[float]:
-    return [json.loads(line)["score"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
 def test_the_score_of_its_answers_rises(recipe, tmp_path, monkeypatch):
     """A first stage that follows the references, then the second: CIDEr-D of its own answers goes up."""
     first = train(recipe(steps=20), tmp_path / "first", quiet=True)
-    monkeypatch.setattr("monoglot.train.loop._LOG_EVERY", 1)
+    monkeypatch.setattr("monoglot.train.run.LOG_EVERY", 1)
     loss = {"kind": "self_critical", "answers": 4, "answer_length": 8}
     slower = {"lr": 3e-4, "warmup": 0.1}
     train(recipe(start=str(first), steps=30, loss=loss, optimizer=slower), tmp_path / "second", quiet=True)
-    seen = scores(tmp_path / "second")
+    seen = [line["score"] for line in metrics(tmp_path / "second", "loss")]
     assert len(seen) == 30
     assert np.mean(seen[-5:]) > np.mean(seen[:3]) + 0.3, seen
 
 
-def test_resuming_is_bit_equal(recipe, tmp_path, monkeypatch):
-    class Stop(Exception):
-        pass
-
-    def stop(*arguments, **more):
-        raise Stop
-
+def test_resuming_is_bit_equal(recipe, losses, tmp_path):
     page = recipe(steps=4, loss={"kind": "self_critical", "answers": 3}, checkpoint_minutes=1e-6)
-    train(page, tmp_path / "whole", quiet=True)
-    with monkeypatch.context() as patch:
-        patch.setattr("monoglot.train.loop.validate", stop)
-        held = {"validation": page.mixture, "validate_every": 2}
-        with pytest.raises(Stop):
-            train(page.model_copy(update=held), tmp_path / "parts", quiet=True)
-    state = torch.load(tmp_path / "parts" / "checkpoint.pt", weights_only=True)
-    torch.save(state | {"recipe": page.model_dump_json()}, tmp_path / "parts" / "checkpoint.pt")
-    assert state["step"] == 2
-    train(page, tmp_path / "parts", resume=True, quiet=True)
-    models = [torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["model"] for name in ("whole", "parts")]
-    assert all(torch.equal(tensor, models[1][name]) for name, tensor in models[0].items())
+    whole = losses(page, tmp_path / "whole")
+    assert losses(page, tmp_path / "parts", stop=2) == whole[:3]
+    assert losses(page, tmp_path / "parts", resume=True) == whole[2:]
+    one, other = (weights(tmp_path / name) for name in ("whole", "parts"))
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
 def test_rows_without_references_are_told(recipe, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -50,14 +52,29 @@ def test_groups():
         build_optimizer(model, Optimizer(lr_parts={"decodr": 1e-4}))
 
 
-@given(steps=st.integers(1, 300), warmup=st.floats(0, 0.999))
-def test_schedule_rises_then_falls(steps, warmup):
-    factors = [schedule(step, steps, warmup) for step in range(steps)]
+KINDS = ("linear", "cosine", "constant")
+
+
+@given(steps=st.integers(1, 300), warmup=st.floats(0, 0.999), kind=st.sampled_from(KINDS))
+def test_schedule_rises_then_falls(steps, warmup, kind):
+    factors = [schedule(step, steps, Optimizer(warmup=warmup, schedule=kind)) for step in range(steps)]
     assert all(0 < factor <= 1 for factor in factors)
     top = factors.index(max(factors))
     assert factors[: top + 1] == sorted(factors[: top + 1])
     assert factors[top:] == sorted(factors[top:], reverse=True)
     assert max(factors) == pytest.approx(1)
+    assert kind != "constant" or factors[top:] == [1.0] * (steps - top)
+
+
+def test_schedule_as_published():
+    """Linear warm-up over `rising` updates, then polynomial decay of power 1 to zero; cosine: half a wave."""
+    page = Optimizer(warmup=0.2)
+    assert [schedule(step, 10, page) for step in range(10)] == pytest.approx(
+        [0.5, 1] + [(10 - s) / 8 for s in range(2, 10)]
+    )
+    wave = Optimizer(warmup=0.0, schedule="cosine")
+    expected = [(1 + math.cos(math.pi * (step - 1) / 99)) / 2 for step in range(1, 100)]
+    assert [schedule(step, 100, wave) for step in range(1, 100)] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

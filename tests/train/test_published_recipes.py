@@ -13,9 +13,9 @@ from small import MODALITY_SETTINGS, tiny_model
 from monoglot.modalities import MODALITIES
 from monoglot.model.config import ModelConfig
 from monoglot.model.unified import Memory
-from monoglot.train.loop import merged, run_length
 from monoglot.train.optim import freeze
-from monoglot.train.recipe import Recipe, read_recipe
+from monoglot.train.recipe import Recipe, merged, read_recipe
+from monoglot.train.stages import run_length
 
 FOLDER = Path(__file__).parents[2] / "recipes" / "published"
 PROCESSORS = 8  # of one node; how many nodes there were is not known
@@ -223,5 +223,5 @@ def test_what_a_step_of_pretraining_holds():
     for name in ("base_stage2_video", "base_stage3_highres"):
         recipe = read(name)
         assert [source.quota for source in recipe.mixture] == [2 * 4 * 2 * PROCESSORS] * 2
-    steps, schedule = run_length(read("base_stage3_highres"), 128_000)
+    steps, schedule = run_length(recipe, 128_000, recipe.mixture[0].quota)
     assert (steps, schedule) == (1000, 50_000)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as List
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -38,6 +38,10 @@ class MediaBatch:
     keys: dict[int, str] = field(default_factory=dict)
     """Names under which the features of items are to be kept."""
 
+    def to(self, device: torch.device) -> MediaBatch:
+        """The same items there."""
+        return replace(self, items=[item.to(device) for item in self.items])
+
     def flat_places(self, columns: int) -> Tensor:
         """int64[sum of L]: where each token of each item lies in the flattened [B, S] source."""
         return torch.cat(
@@ -71,6 +75,13 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.source_ids)
+
+    def to(self, device: torch.device) -> Batch:
+        """The same rows there; themselves if they are there already."""
+        if self.source_ids.device == device:
+            return self
+        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, media={name: media.to(device) for name, media in self.media.items()}, **moved)
 
 
 def collate(sequences: List[Sequence], grids: List[List[Grid]], start: tuple[int, ...] = (BOS,)) -> Batch:

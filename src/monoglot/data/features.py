@@ -1,8 +1,8 @@
 """What frozen encoders said, kept on disk: a picture is encoded once, however often it is drawn.
 
 One append-only file of float16 numbers and one index, a line an item with its checksum. A run that is killed leaves at
-most one item without an index line, and an item that is not what its line says is simply encoded again. Runs may share
-a cache. The file never grows beyond its bound; what no longer fits is encoded each time.
+most one item without an index line, and an item that is not what its line says is simply encoded again. Runs and their
+processes may share a cache. The file never grows beyond its bound; what no longer fits is encoded each time.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 import zlib
 from pathlib import Path
 
@@ -33,20 +34,27 @@ class FeatureCache:
             os.open(folder / name, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
             for name in ("features.bin", "index.jsonl")
         )
-        self._end = os.fstat(self._data).st_size
         self._index: dict[str, tuple[int, tuple[int, int], Grid, int]] = {}
-        self._read_index(folder / "index.jsonl")
-
-    def _read_index(self, path: Path) -> None:
-        text = path.read_bytes()
-        for line in text.splitlines():
-            try:
-                key, offset, rows, channels, grid, checksum = json.loads(line)
-                self._index[key] = (offset, (rows, channels), Grid(*grid[:3], *map(tuple, grid[3:])), checksum)
-            except (ValueError, TypeError):
-                continue  # the last line of a run that was killed
-        if text and not text.endswith(b"\n"):
+        self._lock, self._read = threading.Lock(), 0  # bytes of the index that are known
+        self.refresh()
+        if os.fstat(self._lines).st_size > self._read:  # the last line of a run that was killed
             os.write(self._lines, b"\n")
+
+    def refresh(self) -> None:
+        """Take note of what other processes have kept since; costs nothing when they kept nothing."""
+        with self._lock:
+            grown = os.fstat(self._lines).st_size - self._read
+            if grown <= 0:
+                return
+            text = os.pread(self._lines, grown, self._read)
+            text = text[: text.rfind(b"\n") + 1]  # a line that is being written is read next time
+            self._read += len(text)
+            for line in text.splitlines():
+                try:
+                    key, offset, rows, channels, grid, checksum = json.loads(line)
+                    self._index[key] = (offset, (rows, channels), Grid(*grid[:3], *map(tuple, grid[3:])), checksum)
+                except (ValueError, TypeError):
+                    continue  # a run was killed while it wrote this one
 
     def __len__(self) -> int:
         return len(self._index)
@@ -66,13 +74,13 @@ class FeatureCache:
     def put(self, key: str, features: np.ndarray, grid: Grid) -> None:
         """Keep the features of an item, if there is room."""
         data = np.ascontiguousarray(features, dtype=np.float16).tobytes()
-        if key in self._index or self._end + len(data) > self.max_bytes:
+        if key in self._index or os.fstat(self._data).st_size + len(data) > self.max_bytes:
             return
         try:
             whole = os.write(self._data, data) == len(data)
-            self._end = os.lseek(self._data, 0, os.SEEK_CUR)
+            end = os.lseek(self._data, 0, os.SEEK_CUR)
             if whole:
-                entry = (self._end - len(data), (features.shape[0], features.shape[1]), grid, zlib.crc32(data))
+                entry = (end - len(data), (features.shape[0], features.shape[1]), grid, zlib.crc32(data))
                 line = json.dumps([key, entry[0], *entry[1], list(grid), entry[3]]) + "\n"
                 os.write(self._lines, line.encode())
                 self._index[key] = entry

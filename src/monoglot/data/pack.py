@@ -21,9 +21,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from itertools import groupby, pairwise
+from itertools import groupby, islice, pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from rich.console import Console
@@ -37,6 +37,9 @@ from monoglot.files import atomic_path, read_json, sha256_of, write_json, write_
 from monoglot.modalities.source import PLACED, open_source
 from monoglot.nouns import Media, Sample
 
+if TYPE_CHECKING:
+    from monoglot.data.shrink import Shrink
+
 PARTS, PROBLEMS = "pack.parts", "problems.jsonl"
 FEW = 10
 """So many bad rows are no reason to stop, however few rows there are; as in training."""
@@ -44,6 +47,7 @@ _BLOCK = tarfile.BLOCKSIZE
 _END = bytes(2 * _BLOCK)  # two empty blocks end a tar
 _USTAR_BYTES = 8 * 2**30  # from here on a size has no room in a ustar header
 _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+_MAGIC = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"fLaC": ".flac"}
 _SUFFIX = re.compile(r"\.[a-z0-9]{1,10}")
 
 
@@ -92,7 +96,9 @@ class Packed:
         return sum(_BLOCK + len(data) + -len(data) % _BLOCK for _, data in self.members)
 
 
-def pack(source: Path, out: Path, *, shard_mb: float = 256, share: float = 0.01) -> dict[str, Any]:
+def pack(
+    source: Path, out: Path, *, shard_mb: float = 256, share: float = 0.01, shrink: Shrink | None = None
+) -> dict[str, Any]:
     """Pack the rows of a file with their media into a folder; go on where an earlier call was stopped.
 
     Args:
@@ -100,6 +106,7 @@ def pack(source: Path, out: Path, *, shard_mb: float = 256, share: float = 0.01)
         out: the folder of the pack; it may not hold another one.
         shard_mb: most megabytes (of 10^6 bytes) of a shard; a larger row gets a shard of its own.
         share: of rows that may be bad, FEW at least; they are left out and listed in problems.jsonl. 0 stops at the first.
+        shrink: makes media smaller on their way; None copies them.
 
     Returns:
         What pack.json says.
@@ -109,49 +116,87 @@ def pack(source: Path, out: Path, *, shard_mb: float = 256, share: float = 0.01)
             shards stay.
     """
     rows = RowFile(source)
-    if not len(rows):
-        raise InputError.at(source, "data", "has no rows", "a pack needs at least one")
-    origin = {"file": Path(source).name, "fingerprint": rows.fingerprint(), "rows": len(rows), "shard_mb": shard_mb}
-    if (out / MANIFEST).exists():
-        return _finished(out, origin)
-    _claim(out)
-    parts = _parts(out, origin)
-    problems = [problem for part in parts for problem in part.problems]
-    most = max(FEW, share * len(rows)) if share else 0
-
-    def tell(problem: Problem) -> None:
-        problems.append(problem)
-        if len(problems) > most:
-            wrong = f"{len(problems)} of {len(rows)} rows cannot be packed"
-            raise InputError.at(out / PROBLEMS, "data", wrong, f"mend them or raise --quarantine-share ({share:g})")
-
+    origin, finished = begin(rows, out, shard_mb=shard_mb, shrink=shrink)
+    if finished:
+        return finished
+    parts = finished_shards(out, origin)
     start = parts[-1].stop if parts else 0
     screen = Console(stderr=True)
     columns = (TextColumn("packing"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"), TimeRemainingColumn())
-    try:
-        with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
-            bar = progress.add_task("", total=len(rows), completed=start)
-            for part in write_shards(
-                _counted(numbered(rows, start), lambda count: progress.advance(bar, count)),
-                out,
-                shard_bytes=round(shard_mb * 1e6),
-                shard=len(parts),
-                origin=origin,
-                tell=tell,
-            ):
-                parts.append(part)
-    finally:
-        _write_problems(out, problems)
-    if not any(part.rows for part in parts):
-        raise InputError.at(out / PROBLEMS, "data", f"none of {len(rows)} rows can be packed", "mend them")
+    left_out = LeftOut(out / PROBLEMS, len(rows), share, [problem for part in parts for problem in part.problems])
+    with left_out, Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
+        bar = progress.add_task("", total=len(rows), completed=start)
+        for _ in write_shards(
+            _counted(numbered(rows, start, shrink=shrink), lambda count: progress.advance(bar, count)),
+            out,
+            shard_bytes=round(shard_mb * 1e6),
+            shard=len(parts),
+            origin=origin,
+            tell=left_out,
+        ):
+            pass
+    return finish(out, left_out)
+
+
+class LeftOut:
+    """The rows that are left out: called with each, listed in a file when its block ends, and no more than may be.
+
+    Raises InputError when there are more.
+    """
+
+    def __init__(
+        self, file: Path, rows: int, share: float, problems: Iterable[Problem] = (), *, cannot: str = "cannot be packed"
+    ):
+        self.file, self.rows, self.share, self.problems, self.cannot = file, rows, share, list(problems), cannot
+
+    def __call__(self, problem: Problem) -> None:
+        self.problems.append(problem)
+        if len(self.problems) > (max(FEW, self.share * self.rows) if self.share else 0):
+            wrong = f"{len(self.problems)} of {self.rows} rows {self.cannot}"
+            raise InputError.at(self.file, "data", wrong, f"mend them or raise --quarantine-share ({self.share:g})")
+
+    def __enter__(self) -> LeftOut:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        write_problems(self.file, self.problems)
+
+
+def begin(
+    rows: RowFile, out: Path, *, shard_mb: float, shrink: Shrink | None, **settings: Any
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """What the parts of these rows have in common, and pack.json if the folder has it already.
+
+    Raises:
+        InputError: there are no rows, or the folder holds something else.
+    """
+    if not len(rows):
+        raise InputError.at(rows.path, "data", "has no rows", "a pack needs at least one")
+    origin = {"file": rows.path.name, "fingerprint": rows.fingerprint(), "rows": len(rows), "shard_mb": shard_mb}
+    origin |= settings | ({"shrink": asdict(shrink)} if shrink else {})
+    if (out / MANIFEST).exists():
+        return origin, _finished(out, origin)
+    _claim(out)
+    for path in islice((out / PARTS).glob("*.json"), 1):
+        if (found := _load(path).origin) != origin:
+            raise of_another(path, found, origin)
+    return origin, None
+
+
+def finish(out: Path, left_out: LeftOut) -> dict[str, Any]:
+    """`merge`, if any row was packed; InputError if not."""
+    if len(left_out.problems) == left_out.rows:
+        raise InputError.at(left_out.file, "data", f"none of {left_out.rows} rows can be packed", "mend them")
     return merge(out)
 
 
-def numbered(rows: RowFile, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, Sample | Problem]]:
-    """The rows from `start` up to `stop` with their numbers; in place of one that cannot be read, why."""
+def numbered(
+    rows: RowFile, start: int = 0, stop: int | None = None, shrink: Shrink | None = None
+) -> Iterator[tuple[int, Sample | Problem]]:
+    """The rows from `start` up to `stop` with their numbers, made smaller; in place of one that cannot be read, why."""
     for number in range(start, len(rows) if stop is None else stop):
         try:
-            yield number, rows[number]
+            yield number, shrink(rows[number]) if shrink else rows[number]
         except InputError as error:
             yield number, Problem(rows.where(number), str(error))
 
@@ -168,7 +213,7 @@ def _finished(out: Path, origin: dict[str, Any]) -> dict[str, Any]:
     """pack.json of a folder that has one; InputError if it is of other rows."""
     manifest = read_json(out / MANIFEST, "what `monoglot data pack` wrote")
     if not isinstance(manifest, dict) or manifest.get("origin") != origin:
-        raise _of_another(out / MANIFEST, manifest.get("origin") if isinstance(manifest, dict) else None, origin)
+        raise of_another(out / MANIFEST, manifest.get("origin") if isinstance(manifest, dict) else None, origin)
     _tidy(out)
     return manifest
 
@@ -183,13 +228,13 @@ def _claim(out: Path) -> None:
         raise InputError.at(out, "data", f"cannot be written ({error.strerror})", "choose another place") from None
 
 
-def _parts(out: Path, origin: dict[str, Any]) -> list[Part]:
+def finished_shards(out: Path, origin: dict[str, Any], prefix: str = "shard") -> list[Part]:
     """The finished shards of an earlier call, in order, up to the first that is missing or has another size."""
     parts: list[Part] = []
-    while (path := out / PARTS / f"{_shard_name('shard', len(parts))}.json").exists():
+    while (path := out / PARTS / f"{_shard_name(prefix, len(parts))}.json").exists():
         part = _load(path)
         if part.origin != origin:
-            raise _of_another(path, part.origin, origin)
+            raise of_another(path, part.origin, origin)
         shard = out / part.shard
         if not shard.is_file() or shard.stat().st_size != part.bytes:
             break
@@ -197,9 +242,9 @@ def _parts(out: Path, origin: dict[str, Any]) -> list[Part]:
     return parts
 
 
-def _of_another(path: Path, there: Any, wanted: dict[str, Any]) -> InputError:
+def of_another(path: Path, there: Any, wanted: dict[str, Any]) -> InputError:
     there = there if isinstance(there, dict) else {}
-    differing = [key for key in wanted if there.get(key) != wanted[key]]
+    differing = [key for key in wanted | there if there.get(key) != wanted.get(key)]
     wrong = f"belongs to other rows or settings ({', '.join(differing)} differ)"
     return InputError.at(path, "data", wrong, "choose another folder, or remove this one")
 
@@ -278,14 +323,29 @@ def _packed(number: int, sample: Sample) -> Packed | Problem:
 
 def _free_name(number: int, media: Media, count: int, taken: set[str]) -> str:
     """000000017.jpg for the first picture of row 17, 000000017.1.jpg for its second; the name is then taken."""
-    source = os.fspath(media.source)
-    placed = PLACED.fullmatch(source)
-    suffix = os.path.splitext(placed["member"] if placed else source)[1].lower()
+    if isinstance(media.source, bytes):
+        suffix = suffix_of(media.source)
+    else:
+        placed = PLACED.fullmatch(media.source)
+        suffix = os.path.splitext(placed["member"] if placed else media.source)[1].lower()
     suffix = suffix if _SUFFIX.fullmatch(suffix) else f".{media.modality}"
     while (name := f"{number:09d}{f'.{count}' if count else ''}{suffix}") in taken:
         count += 1
     taken.add(name)
     return name
+
+
+def suffix_of(data: bytes) -> str:
+    """How files that begin so mostly end; '' if it is none of ours.
+
+    >>> suffix_of(b"fLaC...")
+    '.flac'
+    """
+    if data[:4] == b"RIFF":
+        return {b"WEBP": ".webp", b"WAVE": ".wav"}.get(data[8:12], "")
+    if data[4:8] == b"ftyp":
+        return ".mp4"
+    return next((suffix for magic, suffix in _MAGIC.items() if data.startswith(magic)), "")
 
 
 def _write_tar(
@@ -378,7 +438,7 @@ def merge(folder: Path) -> dict[str, Any]:
         raise InputError.at(folder, "data", "holds no finished shards", "pack rows into it first")
     for before, part in pairwise(parts):
         if part.origin != before.origin:
-            raise _of_another(folder / PARTS / f"{part.shard}.json", part.origin, before.origin)
+            raise of_another(folder / PARTS / f"{part.shard}.json", part.origin, before.origin)
         if part.first < before.stop:
             wrong = f"begins with row {part.first}, but {before.shard} goes up to {before.stop - 1}"
             raise InputError.at(folder / part.shard, "data", wrong, "number the rows through")
@@ -387,7 +447,7 @@ def merge(folder: Path) -> dict[str, Any]:
     _join(folder, INDEX, ROW, [part.rows for part in shards], shards, before=np.cumsum([0, *media]))
     _join(folder, MEDIA, MEMBER, media, shards)
     problems = [problem for part in parts for problem in part.problems]
-    _write_problems(folder, problems)
+    write_problems(folder / PROBLEMS, problems)
     manifest = {
         "pack_version": PACK_VERSION,
         "wids_version": 1,
@@ -436,13 +496,13 @@ def _join(
             file.write(array.tobytes())
 
 
-def _write_problems(folder: Path, problems: list[Problem]) -> None:
+def write_problems(path: Path, problems: list[Problem]) -> None:
     """No problems, no file."""
     if problems:
         lines = (json.dumps(asdict(problem), ensure_ascii=False) + "\n" for problem in problems)
-        write_text(folder / PROBLEMS, "".join(lines))
+        write_text(path, "".join(lines))
     else:
-        (folder / PROBLEMS).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
 
 def _tidy(folder: Path) -> None:

@@ -334,23 +334,26 @@ def _place(path: str, base: str) -> str | None:
 
 
 def _targets(row: Mapping[str, Any], tell: _Problems) -> tuple[str, ...]:
-    """`target` first, then the other references of `targets`, none twice."""
-    found: dict[str, None] = {}
-    for key in ("target", "targets"):
-        value = row.get(key)
-        if value is None:
-            continue
-        if isinstance(value, str):
-            found[value] = None
-        elif not isinstance(value, list) or not value:
-            tell(key, f"is {_kind(value)}", "expected a string or a list of strings")
-        else:
-            for item in value:
-                if isinstance(item, str):
-                    found[item] = None
-                else:
-                    tell(key, f"holds {_kind(item)}", "expected a string or a list of strings")
-    return tuple(found)
+    """`target` first, then the other references. Repeats in `targets` stay: of ten people's answers each counts."""
+    first, others = (_strings(row, key, tell) for key in ("target", "targets"))
+    for text in first:
+        if text in others:
+            others.remove(text)
+    return (*first, *others)
+
+
+def _strings(row: Mapping[str, Any], key: str, tell: _Problems) -> list[str]:
+    """A string or a list of strings, as a list."""
+    value = row.get(key)
+    if value is None or isinstance(value, str):
+        return [] if value is None else [value]
+    if not isinstance(value, list) or not value:
+        tell(key, f"is {_kind(value)}", "expected a string or a list of strings")
+        return []
+    for item in value:
+        if not isinstance(item, str):
+            tell(key, f"holds {_kind(item)}", "expected a string or a list of strings")
+    return [item for item in value if isinstance(item, str)]
 
 
 def _choices(row: Mapping[str, Any], tell: _Problems) -> tuple[str, ...]:

@@ -152,7 +152,7 @@ class Predictor:
     @torch.no_grad()
     def _answer(self, examples: list[Example]) -> list[Prediction]:
         """One batch of one task."""
-        batch = self.preparer.collate(examples)
+        batch = self.preparer.collate(examples).to(self.model.words.weight.device)
         memory = self.model.encode(batch, self.model.encode_media(batch.media))
         constraints = [self._constraint(example) for example in examples]
         if self.search.score_all and examples[0].posed.choices:

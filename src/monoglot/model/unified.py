@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from monoglot.data.collate import Batch, MediaBatch
 from monoglot.modalities import MODALITIES
@@ -55,6 +56,9 @@ class PlaceBias(nn.Module):
 
 class UnifiedModel(nn.Module):
     """One encoder-decoder for every task. `encoders` may be given, for example to test the transformer alone."""
+
+    checkpoint_layers = False
+    """In training, layers are computed once more going back, in place of keeping what they said."""
 
     def __init__(self, config: ModelConfig, encoders: dict[str, Encoder] | None = None):
         super().__init__()
@@ -102,7 +106,7 @@ class UnifiedModel(nn.Module):
             bias = hidden
             if self.untied:
                 bias = _sum(places, self.encoder_relations[index](placed.relations).permute(0, 3, 1, 2), hidden)
-            x = layer(x, bias)
+            x = self._layer(layer, x, bias)
         return Memory(self.encoder_norm(x), placed.valid, placed.positions)
 
     def decode(
@@ -132,9 +136,19 @@ class UnifiedModel(nn.Module):
                 self_bias = _sum(
                     places, self.decoder_relations[index](relations[:, start:]).permute(0, 3, 1, 2), future
                 )
-            x = layer(x, memory.states, self_bias, cross_bias, cache.layers[index])
+            x = self._layer(layer, x, memory.states, self_bias, cross_bias, cache.layers[index])
         cache.length += length
         return self.decoder_norm(x)
+
+    def _layer(self, layer: nn.Module, *given: object) -> Tensor:
+        """Run a layer; what it leaves in a cache is of no use to a training step that computes it twice."""
+        if not (self.checkpoint_layers and self.training and torch.is_grad_enabled()):
+            return layer(*given)
+
+        def afresh(*inputs: object) -> Tensor:
+            return layer(*(LayerCache() if isinstance(value, LayerCache) else value for value in inputs))
+
+        return checkpoint(afresh, *given, use_reentrant=False)
 
     def logits(self, states: Tensor) -> Tensor:
         """float[..., D] -> float[..., V]; the projection is the word embedding itself."""

@@ -54,7 +54,9 @@ class Verdict:
 
 
 def judge(sample: Sample, prediction: Prediction) -> Verdict | None:
-    """The verdict on one answer; None when the row does not say what is right."""
+    """The verdict on one answer; None when the row does not say what is right, or its task is not known here."""
+    if sample.task not in TASKS:
+        return None
     name = next(metric for metric in TASKS[sample.task].metrics if metric not in NEEDS_A_SET)
     metric = METRICS[name]
     reference = sample.box if metric.reads == "box" else sample.targets

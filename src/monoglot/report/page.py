@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from monoglot import report
 from monoglot.files import write_text
-from monoglot.report.answers import Card
+from monoglot.report.answers import Card, Verdict
 from monoglot.report.figures import Picture
 
 if TYPE_CHECKING:
@@ -62,7 +62,45 @@ class Cards:
     cards: tuple[Card, ...]
 
 
-Block = Prose | Table | Plate | Cards
+@dataclass(frozen=True)
+class Turn:
+    """One answer to a row that is asked again and again."""
+
+    when: str
+    answer: str
+    confidence: float
+    verdict: Verdict | None
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A row as it is answered last, and what was answered before."""
+
+    card: Card
+    source: str
+    """The data set that it is from."""
+    turns: tuple[Turn, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Story:
+    """Rows that were asked again and again, side by side."""
+
+    kind: ClassVar[str] = "story"
+    rows: tuple[Watched, ...]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A long text, word for word, that opens when its summary is clicked."""
+
+    kind: ClassVar[str] = "fold"
+    summary: str
+    text: str
+
+
+Block = Prose | Table | Plate | Cards | Story | Fold
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import chain
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from monoglot.errors import InputError
 from monoglot.train.recipe import Optimizer
@@ -54,14 +56,25 @@ def build_optimizer(model: nn.Module, c: Optimizer) -> torch.optim.AdamW:
     )
 
 
-def schedule(step: int, steps: int, warmup: float) -> float:
-    """Factor of the highest rate at `step`: linear from 0 over the warm-up, then linear to 0 at the end.
+def schedule(done: int, whole: int, c: Optimizer) -> float:
+    """Factor of the highest rate: linear from 0 over the warm-up, then as the recipe says.
 
-    >>> [round(schedule(step, 100, 0.1), 2) for step in (0, 4, 9, 10, 55, 99)]
+    Args:
+        done, whole: how far the stage has come, in steps or tokens.
+
+    >>> line = Optimizer(warmup=0.1)
+    >>> [round(schedule(step, 100, line), 2) for step in (0, 4, 9, 10, 55, 99)]
     [0.1, 0.5, 1.0, 1.0, 0.5, 0.01]
+    >>> [schedule(90, 100, Optimizer(warmup=0.1, schedule=kind)) < 0.12 for kind in ("linear", "cosine", "constant")]
+    [True, True, False]
     """
-    rising = max(1, int(steps * warmup))
-    return (step + 1) / rising if step < rising else (steps - step) / (steps - rising)
+    rising = max(1, int(whole * c.warmup))
+    if done < rising:
+        return (done + 1) / rising
+    left = (whole - done) / (whole - rising) if whole > rising else 1.0
+    if c.schedule == "constant":
+        return 1.0
+    return left if c.schedule == "linear" else (1 - math.cos(math.pi * left)) / 2
 
 
 def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
@@ -69,17 +82,40 @@ def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
         group["lr"] = group["base_lr"] * factor
 
 
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and running statistics by name; they share memory with the model's."""
+    return {name: tensor.detach() for name, tensor in chain(model.named_parameters(), model.named_buffers())}
+
+
 @torch.no_grad()
-def follow(average: nn.Module, model: nn.Module, decay: float) -> None:
+def follow(average: dict[str, Tensor], model: nn.Module, decay: float) -> None:
     """average <- decay x average + (1 - decay) x model, for all weights and running statistics; counts are copied.
 
-    >>> average, model = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
-    >>> _ = nn.init.zeros_(average.weight), nn.init.ones_(model.weight)
-    >>> follow(average, model, 0.75); average.weight.item()
+    >>> model = nn.Linear(1, 1, bias=False)
+    >>> average = {"weight": torch.zeros(1, 1)}
+    >>> _ = nn.init.ones_(model.weight)
+    >>> follow(average, model, 0.75); average["weight"].item()
     0.25
     """
-    for mean, now in zip(chain(average.parameters(), average.buffers()), chain(model.parameters(), model.buffers())):
-        if mean.is_floating_point():
-            mean.lerp_(now, 1 - decay)
+    for name, now in weights_of(model).items():
+        if now.is_floating_point():
+            average[name].lerp_(now, 1 - decay)
         else:
-            mean.copy_(now)
+            average[name].copy_(now)
+
+
+@contextmanager
+def averaged(model: nn.Module, average: dict[str, Tensor] | None) -> Iterator[None]:
+    """Inside, the model has its averaged weights; None leaves it as it is."""
+    if average is None:
+        yield
+        return
+    weights = weights_of(model)
+    kept = {name: tensor.clone() for name, tensor in weights.items()}
+    try:
+        for name, tensor in weights.items():
+            tensor.copy_(average[name])
+        yield
+    finally:
+        for name, tensor in weights.items():
+            tensor.copy_(kept[name])

@@ -1,35 +1,49 @@
 """What a step is made of: rows that are drawn, read, posed and collated a little ahead of the loop.
 
-    Mixture -> DataSet[row] -> Sample -> Example -> parts of similar length -> Step
+    Mixture -> draws -> (worker) DataSet[row] -> Sample -> Example -> parts of similar length -> Step
 
 Letters: B rows, R answers, N target tokens of a part, V vocabulary.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
+import os
 import queue
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from monoglot.data.collate import Batch
-from monoglot.data.mixture import Mixture
-from monoglot.data.prepare import Example, Preparer
+from monoglot.data.features import CachingPreparer
+from monoglot.data.mixture import Draw, Mixture
+from monoglot.data.prepare import Example
 from monoglot.data.rowfile import RowFile
 from monoglot.decode.constrain import Trie
 from monoglot.errors import InputError
+from monoglot.files import appending
 from monoglot.nouns import Sample
+from monoglot.rng import stream
 from monoglot.text.tokenizer import Tokenizer
 from monoglot.text.vocabulary import SPECIALS
+from monoglot.train.distributed import World
 from monoglot.train.recipe import Recipe, Source
 
-_AHEAD = 3  # batches that are read while one is computed
+AHEAD = 32
+"""Steps that may be read before the one that is computed; quotas only change beyond them, so that the rows of a step never depend on how it is read."""
+_READY = 3  # steps that the thread keeps ready
+_PROBED = 8  # rows of each data set among which a good one is looked for
 
 
 @dataclass
@@ -55,6 +69,15 @@ class Part:
         """float[R]"""
         return self.batch.weights if self.rewards is None else self.batch.weights * self.rewards
 
+    def to(self, device: torch.device) -> Part:
+        """The same rows there."""
+        moved: dict[str, Any] = {k: value.to(device) for k, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, batch=self.batch.to(device), **moved)
+
+    def silent(self) -> Part:
+        """The same rows, counting nothing."""
+        return replace(self, batch=replace(self.batch, weights=torch.zeros_like(self.batch.weights)))
+
     def each_token(self, values: Tensor) -> Tensor:
         """[R] -> [N]: for each target token the value of its answer."""
         valid = self.batch.target_valid
@@ -67,30 +90,44 @@ class Step:
 
     index: int
     parts: list[Part]
+    rows: int = 0
+    """How many were drawn, good and bad."""
+    bad: list[tuple[str, str]] = field(default_factory=list)
+    """(`file:line`, what is wrong) of each row that cannot be read."""
+    spare: Part | None = None
+    """Any row, for a process that has none of its own in this step to compute while it waits for others."""
 
 
 class DataSet:
     """The rows of one source as they are trained on: with the source's choices, and no longer than the recipe has them."""
 
-    def __init__(self, recipe: Recipe, source: Source):
+    def __init__(self, recipe: Recipe, source: Source, file: RowFile | None = None):
         folder = Path(recipe.data_folder)
         self.source, self._recipe = source, recipe
-        self._file = RowFile(folder / source.data, limit=source.limit)
-        if not len(self._file):
+        self.file = RowFile(folder / source.data, limit=source.limit) if file is None else file
+        if not len(self.file):
             fix = f"data set {source.name!r} needs at least one"
-            raise InputError.at(self._file.path, "data", "has no rows", fix)
+            raise InputError.at(self.file.path, "data", "has no rows", fix)
         self._choices = () if source.choices is None else read_choices(folder / source.choices)
 
+    def under(self, source: Source) -> DataSet:
+        """The same file as another stage has it."""
+        return DataSet(self._recipe, source, self.file if source.limit == self.source.limit else None)
+
     def __len__(self) -> int:
-        return len(self._file)
+        return len(self.file)
+
+    def spread(self, most: int) -> list[int]:
+        """Numbers of no more than so many rows, spread evenly over the file."""
+        return [int(row) for row in np.unique(np.linspace(0, len(self) - 1, min(most, len(self))).round())]
 
     def where(self, row: int) -> str:
         """`file:line`, for messages."""
-        return self._file.where(row)
+        return self.file.where(row)
 
     def __getitem__(self, row: int) -> Sample:
         """Raises InputError when the line is not a row."""
-        sample = self._file[row]
+        sample = self.file[row]
         if self._choices and not sample.choices:
             sample = replace(sample, choices=self._choices)
         if self._recipe.source_words:
@@ -125,40 +162,88 @@ def first_words(text: str, count: int) -> str:
 
 
 class Quarantine:
-    """Rows that cannot be read: counted, listed, and the end of the run when they are too many."""
+    """Rows that cannot be read: each is listed once, drawn ones are counted; the end of the run when surely too many are bad.
 
-    def __init__(self, path: Path, share: float):
-        self.path, self.share = path, share
+    Args:
+        writes: False in a process beside the one that writes the list.
+    """
+
+    def __init__(self, path: Path, share: float, *, writes: bool = True):
+        self.path, self.share, self.writes = path, share, writes
         self.seen, self.bad = 0, 0
+        self._listed: set[str] = set()
 
-    def add(self, sample_where: str, error: InputError) -> None:
-        self.bad += 1
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"row": sample_where, "error": str(error)}, ensure_ascii=False) + "\n")
-        if self.bad > (max(10, self.share * self.seen) if self.share else 0):
+    def add(self, seen: int, bad: int, found: list[tuple[str, str]]) -> None:
+        """Take note of a step: so many rows were drawn, so many are bad, namely those `found`, of all processes."""
+        self.seen, self.bad = self.seen + seen, self.bad + bad
+        fresh = {row: error for row, error in found if row not in self._listed}
+        self._listed.update(fresh)
+        if fresh and self.writes:
+            lines = [json.dumps({"row": row, "error": error}, ensure_ascii=False) for row, error in fresh.items()]
+            with appending(self.path) as file:
+                file.write("\n".join(lines) + "\n")
+        if bad and self.bad > most_bad(self.seen, self.share):
             raise InputError.at(
                 self.path,
                 "data",
                 f"{self.bad} of {self.seen} rows cannot be read",
-                f"mend them or raise quarantine_share ({self.share})",
+                f"mend them or raise quarantine_share ({self.share:g})",
             )
+
+    def state(self) -> dict[str, int]:
+        """Counts, and how much of the list belongs to them; for JSON."""
+        return {"seen": self.seen, "bad": self.bad, "bytes": self.path.stat().st_size if self.path.exists() else 0}
+
+    def load_state(self, state: Mapping[str, int]) -> None:
+        """Go on from there; what was listed by steps that will be done again is taken away."""
+        self.seen, self.bad = state["seen"], state["bad"]
+        if self.path.exists():
+            if self.writes:
+                os.truncate(self.path, min(state["bytes"], self.path.stat().st_size))
+            kept = self.path.read_bytes()[: state["bytes"]].decode()
+            self._listed = {json.loads(line)["row"] for line in kept.splitlines()}
+
+
+def most_bad(seen: int, share: float) -> float:
+    """More bad rows than this are no accident when `share` of all may be bad: four standard deviations above, and more than ten.
+
+    >>> [most_bad(seen, 0.01) for seen in (5, 10_000)], most_bad(10_000, 0)
+    ([10, 140.0], 0)
+    """
+    expected = share * seen
+    return max(10, expected + 4 * math.sqrt(expected)) if share else 0
 
 
 class Reader:
-    """Reads any step of a run."""
+    """Reads any step of a stage.
 
-    def __init__(self, recipe: Recipe, data: list[DataSet], preparer: Preparer, quarantine: Quarantine):
-        self.recipe, self.data, self.preparer, self.quarantine = recipe, data, preparer, quarantine
-        self.mixture = Mixture([len(rows) for rows in data], [rows.source.quota for rows in data], recipe.seed)
+    Args:
+        data: its data sets, in the order of the mixture.
+        world: which share of each step is read here.
+    """
 
-    def ahead(self, first: int, end: int) -> Iterator[Step]:
-        """Steps `first` to `end` in order, read by a thread a little ahead of the loop."""
-        ready: queue.Queue[Step | BaseException] = queue.Queue(_AHEAD)
+    def __init__(self, recipe: Recipe, data: list[DataSet], mixture: Mixture, preparer: CachingPreparer, world: World):
+        self.recipe, self.data, self.mixture, self.preparer, self.world = recipe, data, mixture, preparer, world
+
+    def ahead(self, first: int, end: int | None) -> Iterator[Step]:
+        """Steps from `first` on in order, read a little ahead of the loop: by a thread, or by the recipe's `workers` processes."""
+        if self.recipe.workers:
+            # Draws are made here, so that workers need not know how quotas change.
+            loader = DataLoader(
+                _Drawn(self),
+                sampler=_Draws(self.mixture, self.world.slots, first, end),
+                batch_size=None,
+                num_workers=self.recipe.workers,
+                prefetch_factor=max(1, AHEAD // (2 * self.recipe.workers)),
+            )
+            yield from loader
+            return
+        ready: queue.Queue[Step | BaseException] = queue.Queue(_READY)
         stop = threading.Event()
 
         def work() -> None:
             try:
-                for index in range(first, end):
+                for index in itertools.count(first) if end is None else range(first, end):
                     step = self.step(index)
                     while not stop.is_set():
                         try:
@@ -171,45 +256,71 @@ class Reader:
             except BaseException as error:  # handed to the loop, which raises it
                 ready.put(error)
 
-        threading.Thread(target=work, daemon=True).start()
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
         try:
-            for _ in range(first, end):
+            for _ in itertools.count(first) if end is None else range(first, end):
                 step = ready.get()
                 if isinstance(step, BaseException):
                     raise step
                 yield step
         finally:
             stop.set()
+            while thread.is_alive():  # it may wait for room; what it reads belongs to nobody now
+                with suppress(queue.Empty):
+                    ready.get_nowait()
+                thread.join(timeout=0.05)
 
-    def step(self, index: int) -> Step:
-        """The rows of one step; those that cannot be read are put into quarantine."""
+    def step(self, index: int, draws: Sequence[Draw] | None = None) -> Step:
+        """The rows of one step that are this process's; those that cannot be read are told."""
+        if self.preparer.cache is not None:
+            self.preparer.cache.refresh()
+        mine = self.mixture.step(index, self.world.slots) if draws is None else draws
         examples: list[Example] = []
         sources: list[int] = []
-        for draw in self.mixture.step(index):
-            self.quarantine.seen += 1
-            rows = self.data[draw.source]
-            copies = rows.source.augment
-            variant = (draw.epoch % (abs(copies) + 1)) * (1 if copies > 0 else -1)
-            where = rows.where(draw.row)
+        bad: list[tuple[str, str]] = []
+        for draw in mine:
             try:
-                example = self.preparer.example(rows[draw.row], variant=variant)
-                self._check(example, where)
+                examples.append(self._checked(draw))
+                sources.append(draw.source)
             except InputError as error:
-                self.quarantine.add(where, error)
-                continue
-            examples.append(example)
-            sources.append(draw.source)
-        groups = similar_lengths([len(example.sequence.source_ids) for example in examples])
-        most = self.recipe.rows_at_once or max(map(len, groups), default=1)
+                bad.append((self.data[draw.source].where(draw.row), str(error)))
+        most = self.recipe.rows_at_once, self.recipe.tokens_at_once
+        groups = together([lengths(example) for example in examples], *most)
+        parts = [self._part([examples[i] for i in some], [sources[i] for i in some]) for some in groups]
+        return Step(index, parts, len(mine), bad, None if parts else self._spare())
+
+    def _spare(self) -> Part | None:
+        """The first good row of all; None if there is none, or only this process."""
+        if self.world.size == 1:
+            return None
+        for source, rows in enumerate(self.data):
+            for row in rows.spread(_PROBED):
+                with suppress(InputError):
+                    return self._part([self._checked(Draw(source, row, 0))], [source])
+        return None
+
+    def _part(self, examples: list[Example], sources: list[int]) -> Part:
+        """Examples, collated; each twice if two passes are to agree."""
         twice = 2 if self.recipe.loss.r_drop else 1
-        return Step(
-            index,
-            [
-                self.part([examples[i] for i in some] * twice, [sources[i] for i in some] * twice)
-                for group in groups
-                for some in (group[at : at + most] for at in range(0, len(group), most))
-            ],
-        )
+        return self.part(examples * twice, sources * twice)
+
+    def _checked(self, draw: Draw) -> Example:
+        """One drawn row that can be trained on. Raises InputError."""
+        example = self.example(draw)
+        self._check(example, self.data[draw.source].where(draw.row))
+        return example
+
+    def example(self, draw: Draw) -> Example:
+        """One drawn row, laid out. Raises InputError."""
+        rows = self.data[draw.source]
+        copies = rows.source.augment
+        variant = (draw.epoch % (abs(copies) + 1)) * (1 if copies > 0 else -1)
+        sample = rows[draw.row]
+        if rate := rows.source.modality_dropout:
+            rng = stream(self.recipe.seed, "modality", rows.source.name, draw.epoch, draw.row)
+            sample = without_a_modality(sample, rate, rng)
+        return self.preparer.example(sample, variant=variant)
 
     def _check(self, example: Example, where: str) -> None:
         """InputError for a row that the recipe's loss cannot be taken of."""
@@ -218,6 +329,11 @@ class Reader:
             raise InputError.at(where, "target", "is missing", "training needs the answer")
         if loss.kind == "self_critical" and not example.sample.targets:
             raise InputError.at(where, "targets", "are missing", "the loss 'self_critical' compares texts with them")
+        self.check_choices(example, where)
+
+    def check_choices(self, example: Example, where: str) -> None:
+        """InputError for a row whose target cannot be written under its choices, if the recipe's loss keeps to them."""
+        loss = self.recipe.loss
         if loss.constrain and example.sample.choices and not example.posed.choices:
             raise InputError.at(where, "choices", f"mean nothing to the task {example.sample.task!r}", "leave them out")
         if loss.constrain and not is_choice(example, self.preparer.tokenizer):
@@ -232,7 +348,77 @@ class Reader:
         return Part(self.preparer.collate(examples), torch.tensor(sources), samples, allowed)
 
 
-def similar_lengths(lengths: list[int], waste: float = 0.25) -> list[list[int]]:
+class _Drawn(Dataset[Step]):
+    """(index, draws) -> Step, in a worker."""
+
+    def __init__(self, reader: Reader):
+        self.reader = reader
+
+    def __getitem__(self, drawn: tuple[int, list[Draw]]) -> Step:
+        torch.set_num_threads(1)
+        return self.reader.step(*drawn)
+
+
+class _Draws(Sampler[tuple[int, list[Draw]]]):
+    """(index, draws) of each step."""
+
+    def __init__(self, mixture: Mixture, slots: slice, first: int, end: int | None):
+        self.mixture, self.slots, self.first, self.end = mixture, slots, first, end
+
+    def __iter__(self) -> Iterator[tuple[int, list[Draw]]]:
+        for index in itertools.count(self.first) if self.end is None else range(self.first, self.end):
+            yield index, self.mixture.step(index, self.slots)
+
+
+def without_a_modality(sample: Sample, rate: float, rng: np.random.Generator) -> Sample:
+    """The sample, or at `rate` one that lacks a modality of its media, drawn at random. Media of one modality always stay.
+
+    >>> from monoglot.nouns import Media
+    >>> both = Sample("1", "vqa", (Media("image", "a.png"), Media("audio", "a.wav")), "what is it?")
+    >>> [len(without_a_modality(both, rate, np.random.default_rng(0)).media) for rate in (0.0, 1.0)]
+    [2, 1]
+    """
+    modalities = sorted({media.modality for media in sample.media})
+    if len(modalities) < 2 or rng.random() >= rate:
+        return sample
+    gone = modalities[int(rng.integers(len(modalities)))]
+    return replace(sample, media=tuple(media for media in sample.media if media.modality != gone))
+
+
+def lengths(example: Example) -> tuple[int, int]:
+    """Tokens of the source and of the target."""
+    return len(example.sequence.source_ids), len(example.sequence.target_ids)
+
+
+def together(
+    sizes: list[tuple[int, int]], most_rows: int | None = None, most_tokens: int | None = None
+) -> list[list[int]]:
+    """Which rows are computed together: of similar length, and no more than the recipe allows.
+
+    Args:
+        sizes: (source, target) tokens of each row.
+        most_tokens: of a part, padding included; a row that is longer is alone.
+
+    >>> together([(10, 2), (200, 2), (11, 2), (190, 2)])
+    [[0, 2], [3, 1]]
+    >>> together([(10, 2), (10, 2), (10, 2)], most_tokens=24)
+    [[0, 1], [2]]
+    """
+    groups = similar_lengths([source + target for source, target in sizes])
+    parts: list[list[int]] = []
+    for group in groups:
+        parts.append([])
+        for index in group:
+            longer = [*parts[-1], index]
+            padded = len(longer) * sum(max(sizes[i][side] for i in longer) for side in (0, 1))
+            full = most_rows is not None and len(longer) > most_rows
+            if parts[-1] and (full or (most_tokens is not None and padded > most_tokens)):
+                parts.append([])
+            parts[-1].append(index)
+    return parts
+
+
+def similar_lengths(lengths: list[int], waste: float = 0.1) -> list[list[int]]:
     """Indices in groups of similar length: padding a group to its longest adds at most that share to its tokens.
 
     >>> similar_lengths([10, 200, 11, 190])

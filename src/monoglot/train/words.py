@@ -13,42 +13,49 @@ from collections.abc import Iterable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
-from monoglot.model.unified import UnifiedModel
 from monoglot.rng import stream
+from monoglot.train.distributed import whole
 
 
-class ActiveWords:
+class ActiveWords(nn.Module):
     """The rows that are projected on, and trained.
 
     Args:
+        words: float[V, D], the embedding whose rows they are.
         ids: every id that occurs in a target.
         others: how many of the other rows stand for the rest in each step; 0 leaves the rest out.
     """
 
-    def __init__(self, model: UnifiedModel, ids: Iterable[int], *, others: int, seed: int):
-        self.model, self.seed = model, seed
-        self.ids = torch.tensor(sorted(set(ids)))
-        self.table = nn.Parameter(model.words.weight.detach()[self.ids].clone())
-        rest = torch.ones(model.config.vocabulary.size, dtype=torch.bool)
-        rest[self.ids] = False
-        self._rest = rest.nonzero()[:, 0]
-        self._others = min(others, len(self._rest))
-        self._place = torch.full((model.config.vocabulary.size,), -1)
-        self._place[self.ids] = torch.arange(len(self.ids))
-        self._drawn = self._rest[:0]
+    ids: Tensor
+    _rest: Tensor
+    _place: Tensor
+    _drawn: Tensor
+
+    def __init__(self, words: Tensor, ids: Iterable[int], *, others: int, seed: int):
+        super().__init__()
+        known = torch.tensor(sorted(set(ids)))
+        is_known = torch.zeros(len(words), dtype=torch.bool)
+        is_known[known] = True
+        rest, place = (~is_known).nonzero()[:, 0], torch.full((len(words),), -1)
+        place[known] = torch.arange(len(known))
+        self.table = nn.Parameter(words.detach()[known].clone())
+        for name, ids_of in (("ids", known), ("_rest", rest), ("_place", place), ("_drawn", rest[:0])):
+            self.register_buffer(name, ids_of, persistent=False)  # they follow the table wherever it goes
+        self.seed, self._others = seed, min(others, len(rest))
 
     def draw(self, step: int) -> None:
         """Choose the rows that stand for the rest in this step."""
         chosen = stream(self.seed, "words", step).choice(len(self._rest), self._others, replace=False)
-        self._drawn = self._rest[torch.from_numpy(chosen)]
+        self._drawn = self._rest[torch.from_numpy(chosen).to(self._rest.device)]
 
-    def logits(self, states: Tensor) -> Tensor:
-        """float[N, D] -> float[N, A + others]; a target's column is given by `columns`."""
+    def forward(self, states: Tensor, words: Tensor) -> Tensor:
+        """Logits: float[N, D] -> float[N, A + others]; a target's column is given by `columns`."""
         active = F.linear(states, self.table)
         if not len(self._drawn):
             return active
-        rest = F.linear(states, self.model.words.weight[self._drawn]) + math.log(len(self._rest) / len(self._drawn))
+        rest = F.linear(states, words[self._drawn]) + math.log(len(self._rest) / len(self._drawn))
         return torch.cat([active, rest], dim=-1)
 
     def columns(self, target: Tensor) -> Tensor:
@@ -56,6 +63,13 @@ class ActiveWords:
         return self._place[target]
 
     @torch.no_grad()
-    def write_back(self) -> None:
+    def write_to(self, words: Tensor) -> None:
         """The embedding takes over what the table has learned."""
-        self.model.words.weight[self.ids] = self.table
+        if not isinstance(words, DTensor):
+            words[self.ids] = self.table
+            return
+        table, share = whole(self.table), words.to_local()
+        mesh = words.device_mesh
+        first = mesh.get_local_rank() * -(-len(words) // mesh.size())  # rows are shared out as by torch.chunk
+        here = (self.ids >= first) & (self.ids < first + len(share))
+        share[self.ids[here] - first] = table[here]

@@ -14,17 +14,16 @@ Letters: F frames, H height, W width.
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 from PIL import Image
 
+from monoglot.data.film import encode
 from monoglot.data.packs.base import PACKS, Pack, PackWriter
 from monoglot.data.packs.emoji_concepts import (
     SHAREALIKE,
@@ -242,26 +241,6 @@ def _paint(rng: np.random.Generator) -> np.ndarray:
         noise = Image.fromarray(rng.uniform(0, 1, (6, 6)).astype(np.float32))
         share = np.asarray(noise.resize((SIZE, SIZE), Image.Resampling.BICUBIC)).clip(0, 1)
     return first + (second - first) * share[..., None].astype(np.float32)
-
-
-def encode(film: np.ndarray, fps: int, *, crf: int = 25) -> bytes:
-    """Encode frames as an h264 mp4; the same frames give the same bytes.
-
-    Args:
-        film: uint8[F, H, W, 3], H and W even.
-        fps: frames a second.
-        crf: x264's quality; lower is better and larger.
-    """
-    file = io.BytesIO()
-    with av.open(file, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
-        options = {"crf": str(crf), "preset": "veryfast", "threads": "1"}
-        track = container.add_stream("libx264", rate=fps, options=options)
-        track.height, track.width = film.shape[1:3]
-        track.pix_fmt = "yuv420p"
-        for picture in film:
-            container.mux(track.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
-        container.mux(track.encode(None))
-    return file.getvalue()
 
 
 # The subsets ----------------------------------------------------------------------------------------------------------

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from monoglot.data.film import encode
 from monoglot.data.packs.base import PACKS, Pack, PackWriter
-from monoglot.data.packs.clips import encode
 from monoglot.data.packs.fetch import apt
 from monoglot.errors import InputError
 from monoglot.rng import stream
