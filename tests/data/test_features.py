@@ -276,3 +276,16 @@ def test_fingerprint_tells_weights_and_settings_apart():
     with torch.no_grad():
         encoder.weight[0, 0] += 1e-6
     assert first != fingerprint(encoder, {"size": 64})
+
+
+def test_members_of_a_shard_have_keys(tmp_path):
+    """Each member its own, and another one when the shard changes."""
+    shard = tmp_path / "shard.tar"
+    shard.write_bytes(b"x" * 1024)
+    media = [Media("image", f"tar://{shard}#{name}") for name in ("a.png", "b.png", "a.png@512+9")]
+    keys = [features._key(item, 0) for item in media]
+    assert None not in keys
+    assert len(set(keys)) == 3
+    shard.write_bytes(b"x" * 2048)
+    assert not {features._key(item, 0) for item in media} & set(keys)
+    assert features._key(Media("image", f"tar://{tmp_path}/absent.tar#a.png"), 0) is None

@@ -19,6 +19,7 @@ from torch import nn
 
 from monoglot.data.collate import Keyed
 from monoglot.data.prepare import Preparer
+from monoglot.data.rows import TAR
 from monoglot.modalities.base import Grid
 from monoglot.nouns import Media, Sample
 
@@ -108,11 +109,12 @@ class CachingPreparer(Preparer):
 
 
 def _key(media: Media, variant: int) -> str | None:
-    """What a file's features are kept under; a changed file has another size or time. None for what is not a plain file."""
+    """What a file's features are kept under; a changed file, or shard, has another size or time. None for what is in memory."""
     if not isinstance(media.source, str) or media.hidden is not None:
         return None
+    shard, in_shard, _ = media.source.removeprefix(TAR).partition(".tar#")
     try:
-        stat = os.stat(media.source)
+        stat = os.stat(f"{shard}.tar" if in_shard else media.source)
     except OSError:
         return None
     return f"{media.modality}|{os.path.normpath(media.source)}|{stat.st_size}|{stat.st_mtime_ns}|{media.start}|{media.end}|{variant}"
