@@ -58,7 +58,9 @@ def test_criteria_on_raw_logits(name):
         allowed = only(*map(int, given["constraint_range"].split(",")), logits.shape[1]).expand_as(logits)
     weights = stored["conf"][:, None].expand_as(valid)[valid] if "conf" in given else None
     total, kept = summed(loss, float(eps.removeprefix("eps=")), logits, target, weights, allowed, step=int(drop[3]))
-    agree(f"tiny/criterion/{name}", "sum of losses", total, CRITERIA[name]["loss"], 2e-5)
+    # log(1 - p) of a sure token has few digits left in float32, and processors round p differently; the tangent bounds it.
+    bound = 1e-4 if (loss.kind, loss.log_end) == ("encouraging", 1) else 2e-5
+    agree(f"tiny/criterion/{name}", "sum of losses", total, CRITERIA[name]["loss"], bound)
     agree(f"tiny/criterion/{name}", "tokens that count", kept, float(CRITERIA[name]["sample_size"]), 1e-6)
 
 
