@@ -526,10 +526,14 @@ def test_a_checkpoint_from_before_a_field_came(recipe, losses, tmp_path):
 
 def test_similar_lengths():
     assert similar_lengths([]) == []
-    assert similar_lengths([0, 0]) in ([[0, 1]], [[0], [1]])
-    lengths = [5, 100, 7, 90, 300, 6, 101, 5]
-    groups = similar_lengths(lengths, waste=0.25)
-    assert sorted(index for group in groups for index in group) == list(range(8))
-    for group in groups:
-        tokens = [lengths[index] for index in group]
-        assert max(tokens) * len(tokens) <= 1.25 * sum(tokens)
+    assert similar_lengths([(0, 0), (0, 0)]) in ([[0, 1]], [[0], [1]])
+    rng = np.random.default_rng(0)
+    for waste in (0.0, 0.1, 0.25):
+        sizes = [
+            (int(source), int(target)) for source, target in zip(rng.integers(1, 300, 60), rng.integers(1, 30, 60))
+        ]
+        groups = similar_lengths(sizes, waste)
+        assert sorted(index for group in groups for index in group) == list(range(60))
+        for group in groups:
+            padded = len(group) * sum(max(sizes[index][side] for index in group) for side in (0, 1))
+            assert padded <= (1 + waste) * sum(sum(sizes[index]) for index in group) + 1e-9

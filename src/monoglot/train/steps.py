@@ -404,7 +404,7 @@ def together(
     >>> together([(10, 2), (10, 2), (10, 2)], most_tokens=24)
     [[0, 1], [2]]
     """
-    groups = similar_lengths([source + target for source, target in sizes])
+    groups = similar_lengths(sizes)
     parts: list[list[int]] = []
     for group in groups:
         parts.append([])
@@ -418,21 +418,23 @@ def together(
     return parts
 
 
-def similar_lengths(lengths: list[int], waste: float = 0.1) -> list[list[int]]:
-    """Indices in groups of similar length: padding a group to its longest adds at most that share to its tokens.
+def similar_lengths(sizes: list[tuple[int, int]], waste: float = 0.1) -> list[list[int]]:
+    """Indices in groups of similar (source, target) lengths: padding a group to its longest adds at most that share to its tokens.
 
-    >>> similar_lengths([10, 200, 11, 190])
+    >>> similar_lengths([(10, 2), (200, 2), (11, 2), (190, 2)])
     [[0, 2], [3, 1]]
     """
     groups: list[list[int]] = []
-    tokens = 0
-    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        padded = lengths[index] * (len(groups[-1]) + 1) if groups else 0
-        if not groups or padded > (1 + waste) * (tokens + lengths[index]):
+    tokens, longest = 0, (0, 0)
+    for index in sorted(range(len(sizes)), key=lambda i: (sum(sizes[i]), sizes[i])):
+        source, target = sizes[index]
+        grown = (max(longest[0], source), max(longest[1], target))
+        padded = sum(grown) * (len(groups[-1]) + 1) if groups else 0
+        if not groups or padded > (1 + waste) * (tokens + source + target):
             groups.append([])
-            tokens = 0
+            tokens, grown = 0, (source, target)
         groups[-1].append(index)
-        tokens += lengths[index]
+        tokens, longest = tokens + source + target, grown
     return groups
 
 
