@@ -1,19 +1,19 @@
-"""Balancers against hand-tuned mixtures, on networks so small that a hundred train side by side in half a minute.
+"""Balancers against hand-tuned mixtures, on networks so small that a hundred train side by side in a minute.
 
-    nice python benchmarks/balance_simulation.py [--cases plain,...] [--ratios 1,10,100] [--seeds 5] [--out benchmarks/results/balance_simulation.json]
+    python benchmarks/balance_simulation.py [--cases plain,many] [--ratios 1,10,100] [--seeds 4] [--rows 16000] [--steps 1000] [--out FILE.json]
+    python benchmarks/balance_simulation.py --show FILE.json
 
-Each case has tasks of one size and one or more that are `ratio` times rarer: ten-way classification of 16 random numbers by a random teacher; teachers share
-features, so tasks help each other. One network of two hidden layers is trained on all of them, told by one input which task a row is of.
+Each case has tasks with `rows` rows and one or more that are `ratio` times rarer: ten-way classification of 16 random numbers by a random teacher;
+teachers share features, so tasks help each other. One network with two hidden layers learns all of them, told by an input which task a row is of.
 
-"hand" is a grid of fixed mixtures (share of the rare tasks x factor of the first task); its best is the one of the highest mean score, which a
-user could only find by training them all. Prints held-out accuracy in points.
+"hand" is a grid of fixed mixtures (share of the rare tasks x factor of the first task); the best mixture is the one with the highest mean score among
+these and the fixed rules (proportional, temperature 2 and 3, equal quotas): a user finds it by training them all. Scores are held-out accuracy in points.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from dataclasses import dataclass
@@ -24,24 +24,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from monoglot.files import write_text
 from monoglot.rng import stream
 from monoglot.train.balance import BALANCERS, Balance
 
 INPUTS, CLASSES, FEATURES, WIDTH = 16, 10, 24, 96
-ROWS, STEPS, LR, WARMUP = 64, 1000, 3e-3, 50
-COMMON, HELD_OUT = 16000, 1000  # rows
+ROWS, LR, WARMUP = 64, 3e-3, 50
+HELD_OUT = 1000
 
 
 @dataclass(frozen=True)
 class Task:
-    """own: share of the teacher's features that no other task has."""
-
     rare: bool = False
     classes: int = CLASSES
     own: float = 0.2
-    noise: float = 0.1  # share of labels that are random
-    parity: int = 0  # of that many inputs' signs, instead of a teacher: nothing is learned for a while, then all
+    """Share of the teacher's features that no other task has."""
+    noise: float = 0.1
+    """Share of labels that are random."""
+    parity: int = 0
+    """The label is the parity of that many signs instead: nothing is learned for a while, then all at once."""
 
+
+LOSS_BALANCERS = ("equal", "uncertainty", "gradnorm", "famo")
 
 CASES = {
     "plain": [Task(), Task(), Task(), Task(rare=True)],
@@ -52,19 +56,27 @@ CASES = {
     "useless rare": [Task(), Task(), Task(), Task(rare=True, noise=1.0)],
     "late common": [Task(parity=3), Task(), Task(), Task(rare=True)],
     "late rare": [Task(), Task(), Task(), Task(rare=True, parity=2)],
-    "many": [Task(), Task(own=1.0), Task(noise=0.5), Task(classes=2), *[Task(rare=True)] * 2, Task(rare=True, own=1.0), Task(rare=True, noise=1.0)],
+    "many": [
+        Task(),
+        Task(own=1.0),
+        Task(noise=0.5),
+        Task(classes=2),
+        *[Task(rare=True)] * 2,
+        Task(rare=True, own=1.0),
+        Task(rare=True, noise=1.0),
+    ],
 }
 
 
 class Data:
-    """All rows of a case: x float[K, n, INPUTS + K], y long[K, n], and held-out ones."""
+    """Rows of all tasks, HELD_OUT more than they train on: x float[K, n, INPUTS + K], y long[K, n]."""
 
-    def __init__(self, tasks: list[Task], ratio: int, seed: int):
+    def __init__(self, tasks: list[Task], ratio: int, rows: int, seed: int):
         rng = stream(seed, "balance simulation")
         count = len(tasks)
         shared = rng.normal(size=(INPUTS, FEATURES))
-        self.sizes = [COMMON // ratio if task.rare else COMMON for task in tasks]
-        total = COMMON + HELD_OUT
+        self.sizes = [rows // ratio if task.rare else rows for task in tasks]
+        total = rows + HELD_OUT
         x = np.zeros((count, total, INPUTS + count), np.float32)
         y = np.zeros((count, total), np.int64)
         for k, task in enumerate(tasks):
@@ -84,14 +96,13 @@ class Data:
 class Run:
     """One network: how rows are drawn and weighed."""
 
-    name: str
     quotas: Tensor
     balance: Balance
     seed: int
 
 
-def train(runs: list[Run], data: list[Data], steps: int = STEPS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Train all networks side by side: scores float[R, K] in points, mean draws float[R, K], repeats float[R, K]."""
+def train(runs: list[Run], data: list[Data], steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Train all networks side by side: scores in points, mean factors of the quotas, passes over the rows: float[R, K] each."""
     count, tasks = len(runs), len(data[0].sizes)
     balancers = [BALANCERS[run.balance.kind](run.quotas, torch.ones(tasks), run.balance) for run in runs]
     rngs = [stream(run.seed, "balance simulation", "rows") for run in runs]
@@ -128,8 +139,8 @@ def train(runs: list[Run], data: list[Data], steps: int = STEPS) -> tuple[np.nda
     with torch.no_grad():
         scores = []
         for k in range(tasks):
-            logits, _ = _forward(parameters, all_x[which, k, COMMON:])
-            scores.append((logits.argmax(-1) == all_y[which, k, COMMON:]).float().mean(1))
+            logits, _ = _forward(parameters, all_x[which, k, -HELD_OUT:])
+            scores.append((logits.argmax(-1) == all_y[which, k, -HELD_OUT:]).float().mean(1))
     return 100 * torch.stack(scores, 1).numpy(), mean_draws.numpy(), place / np.array(data[0].sizes)
 
 
@@ -149,7 +160,9 @@ def _forward(p: list[Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.baddbmm(p[5], hidden, p[4]), hidden
 
 
-def _rows(now: np.ndarray, place: np.ndarray, sizes: list[int], rngs: list[np.random.Generator]) -> tuple[Tensor, Tensor]:
+def _rows(
+    now: np.ndarray, place: np.ndarray, sizes: list[int], rngs: list[np.random.Generator]
+) -> tuple[Tensor, Tensor]:
     """Task and row of each slot, long[R, ROWS] each; each task gets the whole numbers next to its quota."""
     edges = np.cumsum(now, 1) / now.sum(1, keepdims=True)
     points = (np.arange(ROWS) + np.array([[rng.random()] for rng in rngs])) / ROWS
@@ -157,7 +170,7 @@ def _rows(now: np.ndarray, place: np.ndarray, sizes: list[int], rngs: list[np.ra
     one_hot = task[..., None] == np.arange(now.shape[1])
     nth = np.where(one_hot, one_hot.cumsum(1) - 1, 0).sum(2) + np.take_along_axis(place, task, 1)
     place += one_hot.sum(1)
-    # Rows are random: going through them in one order is as good as any. The stride takes each seed and epoch elsewhere.
+    # Rows are random, so one order is as good as any.
     return torch.from_numpy(task), torch.from_numpy(nth % np.array(sizes)[task])
 
 
@@ -168,7 +181,7 @@ def _norms(logits: Tensor, hidden: Tensor, y: Tensor, one_hot: Tensor, rows: Ten
     return gradients.flatten(2).norm(dim=2) / rows
 
 
-def hand_grid(tasks: list[Task], proportional: Tensor) -> dict[str, Tensor]:
+def hand_grid(tasks: list[Task]) -> dict[str, Tensor]:
     """Fixed mixtures that a user might try: the rare tasks' share, and the first common task lower or higher."""
     rare = torch.tensor([task.rare for task in tasks])
     grid = {}
@@ -185,11 +198,105 @@ def mixtures(tasks: list[Task], ratio: int) -> dict[str, tuple[Tensor, Balance]]
     sizes = torch.tensor([1 / ratio if task.rare else 1.0 for task in tasks])
     by_temperature = {t: ROWS * sizes ** (1 / t) / (sizes ** (1 / t)).sum() for t in (1, 2, 3)}
     fixed = Balance()
-    return {
-        "proportional": (by_temperature[1], fixed),
-        "temperature 2": (by_temperature[2], fixed),
-        "temperature 3": (by_temperature[3], fixed),
-        "one each": (torch.full((len(tasks),), ROWS / len(tasks)), fixed),
-        **{f"hand: {name}": (quotas, fixed) for name, quotas in hand_grid(tasks, by_temperature[1]).items()},
-        **{f"auto on {t}": (by_temperature[t], Balance(kind="auto")) for t in (1, 2, 3)},
+    fixed_rules = {
+        "proportional": by_temperature[1],
+        "temperature 2": by_temperature[2],
+        "temperature 3": by_temperature[3],
+        "equal quotas": torch.full((len(tasks),), ROWS / len(tasks)),
+        **{f"hand: {name}": quotas for name, quotas in hand_grid(tasks).items()},
     }
+    adaptive = {
+        **{f"auto on {name}": (fixed_rules[name], Balance(kind="auto")) for name in list(fixed_rules)[:3]},
+        **{f"{kind} on proportional": (by_temperature[1], Balance(kind=kind)) for kind in LOSS_BALANCERS},
+    }
+    return {name: (quotas, fixed) for name, quotas in fixed_rules.items()} | adaptive
+
+
+def measure(case: str, ratio: int, rows: int, steps: int, seeds: int) -> dict[str, object]:
+    """Mean scores over seeds of each mixture, and which fixed one is best."""
+    tasks = CASES[case]
+    tried = mixtures(tasks, ratio)
+    runs = [Run(quotas, balance, seed) for quotas, balance in tried.values() for seed in range(seeds)]
+    shape = (len(tried), seeds, len(tasks))
+    scores, factors, passes = (
+        part.reshape(shape) for part in train(runs, [Data(tasks, ratio, rows, seed) for seed in range(seeds)], steps)
+    )
+    fixed = [index for index, (_, balance) in enumerate(tried.values()) if balance.kind == "fixed"]
+    best = max(fixed, key=lambda index: scores[index].mean())
+    return {
+        "case": case,
+        "ratio": ratio,
+        "rare": [task.rare for task in tasks],
+        "best": list(tried)[best],
+        "mixtures": {
+            name: {
+                "scores": np.round(scores[index].mean(0), 2).tolist(),
+                "seeds": np.round(scores[index].mean(1), 2).tolist(),
+                "factors": np.round(factors[index].mean(0), 2).tolist(),
+                "passes": np.round(passes[index].mean(0), 1).tolist(),
+            }
+            for index, name in enumerate(tried)
+        },
+    }
+
+
+def show(results: dict) -> None:
+    """Tables in Markdown."""
+    shown = ("proportional", "temperature 3", "equal quotas", "auto on temperature 2", "auto on temperature 3")
+    print(f"| case | best mixture | {' | '.join(shown)} |\n|---|---{'|---' * len(shown)}|")
+    for case in results["cases"]:
+        cells = [f"{_rare(case, name):.1f} ({_behind(case, name):.1f})" for name in shown]
+        best = f"{case['best'].removeprefix('hand: ')}: {_rare(case, case['best']):.1f}"
+        print(f"| {case['case']}, 1:{case['ratio']} | {best} | {' | '.join(cells)} |")
+    print("\n| | mean points behind the best | most behind on a task, mean of cases | worst case |\n|---|---|---|---|")
+    for name in (name for name in results["cases"][0]["mixtures"] if not name.startswith("hand: ")):
+        mean = np.mean([_scores(case, case["best"]).mean() - _scores(case, name).mean() for case in results["cases"]])
+        most = [_behind(case, name) for case in results["cases"]]
+        print(f"| {name} | {mean:.2f} | {np.mean(most):.2f} | {max(most):.1f} |")
+
+
+def _scores(case: dict, name: str) -> np.ndarray:
+    return np.array(case["mixtures"][name]["scores"])
+
+
+def _rare(case: dict, name: str) -> float:
+    """Mean score of the rare tasks."""
+    return float(_scores(case, name)[case["rare"]].mean())
+
+
+def _behind(case: dict, name: str) -> float:
+    """Points behind the best mixture on the task on which that is most."""
+    return float((_scores(case, case["best"]) - _scores(case, name)).max())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", default=",".join(CASES))
+    parser.add_argument("--ratios", default="100,10,1")
+    parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--rows", type=int, default=16000)
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--show", type=Path)
+    arguments = parser.parse_args()
+    if arguments.show:
+        show(json.loads(arguments.show.read_text()))
+        return
+    torch.set_num_threads(1)
+    results: dict = {
+        "command": " ".join(["python", "benchmarks/balance_simulation.py", *sys.argv[1:]]),
+        "torch": torch.__version__,
+        "cases": [],
+    }
+    for ratio in map(int, arguments.ratios.split(",")):
+        for case in arguments.cases.split(","):
+            began = time.monotonic()
+            results["cases"].append(measure(case, ratio, arguments.rows, arguments.steps, arguments.seeds))
+            print(f"{case} 1:{ratio}, {time.monotonic() - began:.0f} s", file=sys.stderr)
+            if arguments.out:
+                write_text(arguments.out, json.dumps(results, indent=1))
+    show(results)
+
+
+if __name__ == "__main__":
+    main()

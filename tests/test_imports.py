@@ -25,10 +25,10 @@ LEVELS = [
     {"store", "interop"},
     {"decode"},
     {"evaluate"},
+    {"report"},
     {"train"},
     {"merge"},
     {"explain"},
-    {"report"},
     {"demo", "cli", "serve", "web", "__main__"},
 ]
 """A part of the package imports from its own level and those before it."""

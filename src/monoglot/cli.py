@@ -347,6 +347,44 @@ def data_pack(
     typer.echo(f"{shards}: {counts}{left_out}")
 
 
+@data_app.command("import")
+def data_import(
+    kind: Annotated[str, typer.Argument(help="What the data are (coco_caption, vqav2, csv ...), or 'list'.")],
+    given: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(help="Files as published, and key=value settings of the kind; after 'list', kinds to explain."),
+    ] = None,
+    out: Annotated[Optional[Path], typer.Option("--out", help="The new file of rows (JSONL).")] = None,  # noqa: UP045
+    media: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--media", help="Where pictures, clips, sounds lie; else beside the file that names them."),
+    ] = None,
+    check: Annotated[bool, typer.Option("--check/--no-check", help="Whether these files must be there.")] = True,
+    allow: Annotated[float, typer.Option("--allow", min=0, max=1, help="Share of entries that may fail.")] = 0.01,
+    problems: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--problems", help="Where entries that fail are told; ROWS.problems.jsonl unless given."),
+    ] = None,
+    limit: Annotated[Optional[int], typer.Option("--limit", min=1, help="Stop after so many rows.")] = None,  # noqa: UP045
+) -> None:
+    """Make rows of a published data set, as its publisher lays it out; `monoglot data import list` names the kinds."""
+    from monoglot.data.importers import IMPORTERS, explain, import_rows, make_kind
+
+    if kind == "list":
+        lines = [explain(name) for name in given or ()] or [
+            f"{name}: {IMPORTERS[name].summary}" for name in sorted(IMPORTERS)
+        ]
+        typer.echo(("\n\n" if given else "\n").join(lines))
+        return
+    IMPORTERS[kind]  # a wrong name is told before a missing option
+    if out is None:
+        raise InputError.at("command line", "--out", "is missing", "say where the rows go, for example data/rows.jsonl")
+    report = import_rows(
+        make_kind(kind, given or []), out, media=media, check=check, allow=allow, problems=problems, limit=limit
+    )
+    typer.echo(report.summary())
+
+
 @data_app.command("caption")
 def data_caption(
     rows: Annotated[Path, typer.Argument(help="A JSONL file of rows, or a pack.")],

@@ -59,7 +59,7 @@ def check(balancer, quotas: Tensor) -> None:
 
 
 @given(sets=sets)
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=30)
 def test_weights_and_draws(name, sets):
     quotas, weights, losses = map(torch.tensor, zip(*sets))
     balancer = new(name, quotas, weights)
@@ -107,6 +107,19 @@ def test_one_set_is_everything(name):
         balancer.update(losses, norms)
     assert balancer.weights().tolist() == [1.0]
     assert balancer.draws() is None or balancer.draws().tolist() == pytest.approx([1.0])
+
+
+def test_a_set_that_rests_takes_nothing_from_the_others(name):
+    quotas, others = torch.tensor([6.0, 0.0, 2.0]), [0, 2]
+    resting, without = new(name, quotas), new(name, quotas[others])
+    for losses, norms in story(40, 2):
+        without.update(losses, norms)
+        absent = torch.tensor([torch.nan])
+        resting.update(*(torch.cat([told[:1], absent, told[1:]]) for told in (losses, norms)))
+    among_others = resting.weights()[others] / resting.weights()[others].sum()
+    assert torch.allclose(among_others, without.weights(), rtol=0.02)
+    if resting.draws() is not None:
+        assert torch.allclose(resting.draws()[others], without.draws(), rtol=1e-3)
 
 
 def test_the_order_of_sets_does_not_matter(name):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import threading
 
 import numpy as np
 import pytest
@@ -58,6 +60,74 @@ def test_bound(tmp_path):
     assert len(again) == 2
     assert (tmp_path / "features.bin").stat().st_size == 48
     again.close()
+
+
+def test_what_another_process_keeps_is_seen_after_a_refresh(tmp_path, monkeypatch):
+    """Whole lines only, each once; looking again costs nothing while nothing was kept."""
+    one, other = FeatureCache(tmp_path, 10**6), FeatureCache(tmp_path, 10**6)
+    fill(one, 3)
+    assert other.get("k0") is None
+    other.refresh()
+    assert all(holds(other, f"k{index}", index) for index in range(3))
+    line = json.dumps(["half", 0, 4, 3, [1, 1, 4], 0]).encode()
+    lines = os.open(tmp_path / "index.jsonl", os.O_WRONLY | os.O_APPEND)
+    os.write(lines, line[:20])
+    other.refresh()
+    assert len(other) == 3
+    os.write(lines, line[20:] + b"\n")
+    other.refresh()
+    assert len(other) == 4
+    fill(other, 5)
+    one.refresh()
+    assert all(holds(one, f"k{index}", index) for index in range(5))
+    reads = []
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda *arguments: reads.append(arguments) or pread(*arguments))
+    one.refresh()
+    other.refresh()
+    assert len(reads) <= 1, "only what the other wrote itself, once"
+    one.close()
+    other.close()
+
+
+def test_the_bound_is_for_all_processes_together(tmp_path):
+    one, other = FeatureCache(tmp_path, 60), FeatureCache(tmp_path, 60)
+    fill(one, 1)
+    fill(other, 5, name="o")
+    fill(one, 5)
+    assert (tmp_path / "features.bin").stat().st_size == 48
+    one.close()
+    other.close()
+
+
+def test_refreshing_beside_reading_and_keeping(tmp_path):
+    """A thread reads ahead while the loop keeps features: everything is found, nothing is torn."""
+    cache, writer = FeatureCache(tmp_path, 10**7), FeatureCache(tmp_path, 10**7)
+    wrong: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            for _ in range(300):
+                cache.refresh()
+                for index in range(0, 200, 17):
+                    holds(cache, f"w{index}", index)
+                    holds(cache, f"c{index}", index)
+        except BaseException as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=read) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for index in range(200):
+        writer.put(f"w{index}", numbers(index), Grid(1, 1, 4))
+        cache.put(f"c{index}", numbers(index), Grid(1, 1, 4))
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    cache.refresh()
+    assert len(cache) == 400
+    cache.close()
+    writer.close()
 
 
 @pytest.mark.parametrize("lost", [1, 23, 24, 25, 60, 120])

@@ -5,17 +5,17 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
-import sys
 import tarfile
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 
 from monoglot.data import pack as packing
@@ -23,6 +23,7 @@ from monoglot.data.pack import PARTS, Problem, merge, numbered, pack, write_shar
 from monoglot.data.rowfile import MEMBER, ROW, RowFile
 from monoglot.data.rows import read_rows
 from monoglot.errors import InputError
+from monoglot.modalities import MODALITIES
 from monoglot.modalities.source import open_source
 from monoglot.nouns import Media, Sample
 
@@ -132,6 +133,20 @@ def is_row(name: str) -> bool:
     return name.endswith(".json") and name.count(".") == 1
 
 
+def test_media_are_prepared_as_from_their_files(tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 70, 3), np.uint8)).save(tmp_path / "a.jpg")
+    soundfile.write(tmp_path / "a.wav", np.sin(np.arange(8000) / 9), 8000)
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"task": "caption", "image": "a.jpg", "audio": "a.wav", "start": 0.25, "end": 0.5, "target": "x"}')
+    pack(path, tmp_path / "shards")
+    for given, packed in zip(RowFile(path)[0].media, RowFile(tmp_path / "shards")[0].media):
+        modality = MODALITIES[given.modality]
+        config = modality.config()
+        for variant in (0, 1):
+            expected = modality.prepare(given, config, variant)
+            assert np.array_equal(modality.prepare(packed, config, variant), expected)
+
+
 def test_other_tars_read_it_too(rows, tmp_path):
     pack(rows, tmp_path / "shards")
     done = subprocess.run(
@@ -199,23 +214,24 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_killed_at_any_moment_it_goes_on_and_ends_the_same(tmp_path):
-    path = many(tmp_path / "given", 400)
+@pytest.mark.parametrize("shards", [0, 1, 9])
+def test_killed_at_any_moment_it_goes_on_and_ends_the_same(tmp_path, shards):
+    path = many(tmp_path / "given", 600)
     whole, out = tmp_path / "whole", tmp_path / "out"
-    pack(path, whole, shard_mb=0.05)
-    code = "import sys; from pathlib import Path; from monoglot.data.pack import pack; pack(Path(sys.argv[1]), Path(sys.argv[2]), shard_mb=0.05)"
-    kept: dict[str, int] = {}
-    process = subprocess.Popen([sys.executable, "-c", code, path, out])
-    while process.poll() is None and len(list((out / PARTS).glob("*.json"))) < 5:
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    pack(path, whole, shard_mb=0.02)
+    process = multiprocessing.get_context("fork").Process(target=pack, args=(path, out), kwargs={"shard_mb": 0.02})
+    process.start()
+    while process.is_alive() and not ((out / PARTS).is_dir() and len(list((out / PARTS).glob("*.json"))) >= shards):
+        process.join(0.001)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert not (out / "pack.json").exists()
     kept = {shard.name: shard.stat().st_mtime_ns for shard in out.glob("*.tar")}
-    assert len(kept) >= 5
+    assert len(kept) >= shards
     (out / f".shard-000099.tar.{os.getpid()}.tmp").write_bytes(b"left behind")
-    pack(path, out, shard_mb=0.05)
-    parts_had = len(kept) - 1  # the last one may have been without its part
+    pack(path, out, shard_mb=0.02)
+    parts_had = max(0, len(kept) - 1)  # the last one may have been without its part
     assert [(out / name).stat().st_mtime_ns for name in sorted(kept)[:parts_had]] == [
         kept[n] for n in sorted(kept)[:parts_had]
     ]
@@ -228,7 +244,7 @@ class Stop(Exception):
 
 def stopped(path: Path, out: Path, monkeypatch, shards: int) -> None:
     """Pack until so many shards are finished."""
-    saved, left = packing._save, iter(range(shards))
+    saved, left = packing.save_part, iter(range(shards))
 
     def save(*given):
         if next(left, None) is None:
@@ -236,7 +252,7 @@ def stopped(path: Path, out: Path, monkeypatch, shards: int) -> None:
         saved(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(packing, "_save", save)
+        patch.setattr(packing, "save_part", save)
         with pytest.raises(Stop):
             pack(path, out, shard_mb=0.05)
 
@@ -471,3 +487,17 @@ def test_command_line(rows, tmp_path, command):
     assert said.endswith("; 2 rows left out, see problems.jsonl\n")
     code, _, told = command("data", "pack", bad, tmp_path / "strict", "--quarantine-share", 0)
     assert (code, told.count("\n")) == (2, 1)
+
+
+def test_what_docs_packing_says_runs(tmp_path, monkeypatch):
+    path = many(tmp_path / "given", 30)
+    monkeypatch.chdir(path.parent)
+    path.rename("rows.jsonl")
+    page = (ROOT / "docs" / "packing.md").read_text(encoding="utf-8")
+    blocks = [block.split("```")[0] for block in page.split("```python\n")[1:]]
+    assert len(blocks) == 2
+    exec(blocks[1], {"__name__": "page"})
+    assert RowFile("shards")[29].id == "r29"
+    webdataset = pytest.importorskip("webdataset")
+    found = list(webdataset.WebDataset("shards/part0-{000000..000000}.tar", shardshuffle=False))
+    assert [sample["__key__"] for sample in found] == [f"{number:09d}" for number in range(15)]

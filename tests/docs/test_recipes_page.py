@@ -16,12 +16,13 @@ from monoglot.modalities.image import ImageConfig
 from monoglot.modalities.video import VideoConfig
 from monoglot.model.config import ModelConfig
 from monoglot.text.vocabulary import Vocabulary
-from monoglot.train.recipe import FeatureCache, Loss, Optimizer, Recipe, Source, Words
+from monoglot.train.balance import Balance
+from monoglot.train.recipe import FeatureCache, Guard, HeldOut, Loss, Optimizer, Plateau, Recipe, Source, Words
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
 MODELS: tuple[type[BaseModel], ...] = (
-    *(Recipe, Source, Optimizer, Loss, Words, FeatureCache),
+    *(Recipe, Source, HeldOut, Plateau, Balance, Guard, Optimizer, Loss, Words, FeatureCache),
     *(ModelConfig, Vocabulary, ImageConfig, VideoConfig, AudioConfig),
 )
 
@@ -55,6 +56,13 @@ def test_a_wrong_default_would_be_noticed(monkeypatch):
         test_every_field_stands_there_with_its_default(Optimizer)
 
 
-@pytest.mark.parametrize("page", re.findall(r"^```yaml\n(.*?)^```", TEXT, flags=re.MULTILINE | re.DOTALL))
-def test_a_page_of_the_page_is_a_recipe(page):
-    assert Recipe.model_validate(yaml.safe_load(page)).rows_per_step > 0
+PAGES = [
+    page
+    for file in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    for page in re.findall(r"^```yaml\n(name: .*?)^```", file.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_of_the_documentation_is_a_recipe(page):
+    assert Recipe.model_validate(yaml.safe_load(page)).curriculum

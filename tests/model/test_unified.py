@@ -249,6 +249,28 @@ def test_every_weight_learns(tokenizer, examples):
         assert still - {n for n in still if n.endswith(("k.bias", "q.bias"))} == expected
 
 
+@pytest.mark.parametrize("positions", ["added", "untied"])
+def test_layers_computed_twice_learn_the_same(tokenizer, examples, positions):
+    """Dropout is drawn again as it was: losses and gradients are equal to the last bit."""
+    model = tiny_model(positions, dropout=0.2, drop_path=0.2).train()
+    batch = Preparer(tokenizer, model.config).collate(list(examples.values()))
+    seen = []
+    for model.checkpoint_layers in (False, True):
+        model.zero_grad(set_to_none=True)
+        torch.manual_seed(5)
+        calls = []
+        hook = model.encoder_layers[0].register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+        loss = model(batch)[batch.target_valid].logsumexp(-1).mean()
+        loss.backward()
+        hook.remove()
+        seen.append((len(calls), loss.detach(), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}))
+    (once, loss, gradients), (twice, same, again) = seen
+    assert (once, twice) == (1, 2)
+    assert torch.equal(loss, same)
+    assert gradients.keys() == again.keys()
+    assert all(torch.equal(gradient, again[name]) for name, gradient in gradients.items())
+
+
 def test_fresh_weights_start_small():
     torch.manual_seed(0)
     model = UnifiedModel(tiny_config("untied"), {})

@@ -275,7 +275,7 @@ def test_the_table_of_data_sets(tmp_path):
     )
     (table,) = data_sets(history)
     assert table.columns == ("", "task", "rows seen", "passes", "loss", "held out", "lowest", "regret", "weight")
-    assert table.rows == (("a", "region caption", "20", "2.5", "3.000", "2.500", "2.000 at 10", "0.500", "75%"),)
+    assert table.rows == (("a", "region caption", "20", "2.50", "3.000", "2.500", "2.000 at 10", "0.500", "75%"),)
 
 
 # --- answers over time ------------------------------------------------------------------------------------------------
@@ -356,6 +356,16 @@ def test_hours_are_counted_for_each_machine(tmp_path):
     assert points["Energy:"].startswith("0.15 kWh")
     assert points["Money:"].startswith("3.0 at 2 an hour")
     assert set(dict(costs(history, None, None)[0].points)) == {"Training time:", "Processor hours:"}
+
+
+def test_opposed_data_sets_are_listed_by_their_mean(tmp_path):
+    def line(step, ab):
+        return {"step": step, "conflicts": {"names": ["a", "b"], "cosine": [[1.0, ab], [ab, 1.0]]}}
+
+    (_, table) = run.conflicts(read_history(write_lines(tmp_path, line(0, -0.5), line(10, -0.1))))
+    assert table.rows == (("a and b", "-0.30", "2"),)
+    (_, prose) = run.conflicts(read_history(write_lines(tmp_path, line(0, 0.1), line(10, -0.1))))
+    assert "no two data sets are opposed" in prose.paragraphs[0]
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
+from fleet import Fleet
+from runs import texts_page, write_texts
 from small import MODALITY_SETTINGS, tiny_model
 
 from monoglot.store import save_model
@@ -14,6 +18,12 @@ from monoglot.train.loop import train
 from monoglot.train.recipe import Recipe
 
 logging.getLogger("c10d-NullHandler-dcp_logger").setLevel(logging.WARNING)  # torch notes two lines a tensor
+
+
+@pytest.fixture(autouse=True)
+def no_report(monkeypatch):
+    """Its pictures take longer than these runs; tests/report looks at them."""
+    monkeypatch.setattr(run_module, "write_run_report", lambda folder: folder / "report.html")
 
 
 @pytest.fixture
@@ -61,10 +71,19 @@ class Stop(Exception):
 
 @pytest.fixture
 def losses(monkeypatch):
-    """Run a recipe and give each step's losses, rows and gradient norm; `stop` ends it as a kill would, after that step's rows were computed."""
+    """Run a recipe and give each step's losses, rows and gradient norm.
 
-    def run(recipe, folder, *, stop=None, resume=False):
+    `stop` ends it as a kill would, after that step's rows were computed; `save` makes one more checkpoint, after that step.
+    """
+
+    def run(recipe, folder, *, stop=None, save=None, resume=False):
         seen = []
+        do_what_is_due = run_module.Run.do_what_is_due
+
+        def due(self):
+            do_what_is_due(self)
+            if self.stand.step - 1 == save:
+                self.save()
 
         class Watched(run_module.Progress):
             def step(self, step, losses, rows, **more):
@@ -76,6 +95,7 @@ def losses(monkeypatch):
 
         with monkeypatch.context() as patch:
             patch.setattr(run_module, "Progress", Watched)
+            patch.setattr(run_module.Run, "do_what_is_due", due)
             if stop is None:
                 train(recipe, folder, resume=resume, quiet=True)
             else:
@@ -84,3 +104,18 @@ def losses(monkeypatch):
         return seen
 
     return run
+
+
+@pytest.fixture
+def texts(tmp_path) -> Callable[..., dict]:
+    """Pages of runs that read texts alone, which take milliseconds a step; see runs.py."""
+    write_texts(tmp_path)
+    return partial(texts_page, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def fleet():
+    """Where command lines run in processes of their own."""
+    fleet = Fleet()
+    yield fleet
+    fleet.close()

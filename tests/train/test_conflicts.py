@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import doctest
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from monoglot.train import conflicts as page
 from monoglot.train.conflicts import WIDTH, Conflicts
 
 
@@ -125,3 +128,7 @@ def test_parameters_that_a_loss_does_not_use():
     conflicts.add(1, b.sum())
     assert conflicts.norms().tolist() == pytest.approx([12**0.5, 2**0.5])
     assert conflicts.cosines()[0, 1] == 0
+
+
+def test_examples_in_docstrings_run():
+    assert doctest.testmod(page).failed == 0

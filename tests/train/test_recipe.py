@@ -13,7 +13,7 @@ from monoglot import store
 from monoglot.errors import InputError
 from monoglot.store import save_model
 from monoglot.train.loop import train
-from monoglot.train.recipe import Recipe, read_recipe
+from monoglot.train.recipe import Recipe, as_page, read_recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 PAGE = {
@@ -33,7 +33,7 @@ def write(tmp_path, page=None, **changes) -> Path:
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_our_own_recipes_are_in_order(path):
     recipe = read_recipe(path)
-    assert all(source.quota or source.weight for stage in recipe.curriculum for source in stage.mixture)
+    assert all(source.quota or source.weight != 0 for stage in recipe.curriculum for source in stage.mixture)
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
 
 
@@ -68,6 +68,7 @@ def test_defaults_and_overrides(tmp_path):
 
 SOURCE = PAGE["mixture"][0]
 WEIGHED = {"name": "a", "data": "a.jsonl"}
+HELD_OUT = {"name": "names", "data": "names.jsonl"}
 
 
 @pytest.mark.parametrize(
@@ -139,6 +140,186 @@ def test_wrong_pages(tmp_path, changes, message):
     assert "\n" not in str(caught.value)
 
 
+STAGES = [{"name": "one", "steps": 5}, {"name": "two", "tokens": 9, "mixture": [{**SOURCE, "quota": 4}]}]
+
+
+def staged(*stages, **page):
+    """The pieces of a page with stages."""
+    return {"stages": list(stages or STAGES), "mixture": PAGE["mixture"]} | page
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (staged({"name": "one", "stps": 3}), "stages.0.stps: no key named 'stps'; closest: 'steps'"),
+        (staged({"name": "one", "plateau": {"scores": ["v"], "patienc": 3}}), "stages.0.plateau.patienc: .*'patience'"),
+        (
+            staged({"name": "one", "optimizer": {"sheculde": "cosine"}}),
+            "stages.0.optimizer.sheculde: no key named 'sheculde'; closest: 'schedule'",
+        ),
+        (staged({"name": "one", "optimizer": {"schedule": "cosne"}}), "stages.0.optimizer.schedule: .*'cosine'"),
+        (staged({"name": "one", "balance": "eqaul"}), "stages.0.balance: no balancer named 'eqaul'; closest: 'equal'"),
+        (
+            staged({"name": "one", "balance": {"kind": "equal", "every": 3}}),
+            "stages.0.balance: every: is a setting of auto; 'equal' does not look at it",
+        ),
+        (staged({"steps": 3}), "stages.0.name: Field required"),
+        (staged({"name": "one"}, {"name": "one"}), r"stages: two have one name: \['one'\]"),
+        (staged({"name": "one", "mixture": []}), "stages.0.mixture: has no data set; give at least one"),
+        (staged(STAGES[0], {"name": "two"}, mixture=[]), "stages.0.mixture: has no data set; give at least one"),
+        (
+            staged(STAGES[0], {"name": "two", "mixture": [{**WEIGHED, "weight": 0}], "rows": 2}),
+            "stages.1.mixture: the weights sum to zero; nothing would be drawn",
+        ),
+        (staged(STAGES[0], {"name": "two", "rows": 9}), "stages.1.rows: is 9, but the quotas sum to 5; leave it out"),
+        (
+            staged(STAGES[0], {"name": "two", "mixture": [SOURCE, SOURCE]}),
+            r"stages.1: two data sets of the mixture have one name: \['a'\]",
+        ),
+        (
+            staged(STAGES[0], {"name": "two", "mixture": [{**SOURCE, "data": "other.jsonl"}]}),
+            "stages.1.mixture: 'a' is another file in an earlier stage; give it another name",
+        ),
+        (staged({"name": "one", "steps": 3, "epochs": 2}), "stages.0.length: give either steps, epochs or tokens"),
+        (staged({"name": "one"}, steps=None), "stages.0.length: give either steps, epochs or tokens"),
+        (staged({"name": "one", "replay": 0.2}), "stages.0.replay: the first stage has nothing to repeat"),
+        (staged(STAGES[0], {"name": "two", "replay": 1}), "stages.1.replay: .*less than 1"),
+        (staged(replay=0.2), "replay: is said by a stage, which repeats those before it"),
+        (
+            staged({"name": "one", "plateau": {"scores": ["nmaes"]}}, validate_every=5, validation=[HELD_OUT]),
+            "stages.0.plateau.scores: no validation set named 'nmaes'; closest: 'names'",
+        ),
+        (
+            staged({"name": "one", "plateau": {"scores": ["names"]}}, validation=[HELD_OUT]),
+            "stages.0.plateau.scores: validate_every is 0",
+        ),
+        (
+            staged({"name": "one", "tokens": 9, "plateau": {"scores": ["names"]}}),
+            "stages.0.plateau: needs `steps`: the most that the stage may take",
+        ),
+        (
+            staged({"name": "one", "tokens": 9, "max_repeats": 2}),
+            "stages.0.max_repeats: needs `steps` or `epochs`: how long is the stage?",
+        ),
+        (
+            staged({"name": "one", "words": {}}, loss={"constrain": True}),
+            "stages.0.words: cannot be used with loss.constrain",
+        ),
+        ({"parallel": "fsdp", "loss": {"kind": "self_critical"}}, "parallel: the loss 'self_critical' needs the whole"),
+        ({"parallel": "fsdp", "conflicts_every": 3}, "parallel: conflicts_every needs the whole model in each process"),
+        (
+            staged(STAGES[0], {"name": "two", "balance": "gradnorm"}, parallel="fsdp"),
+            "parallel: balance 'gradnorm' needs the whole model in each process; use 'ddp'",
+        ),
+        ({"plateau": {"scores": []}}, "plateau.scores: .*at least 1 item"),
+        ({"temperature": 0}, "temperature: .*greater than 0"),
+        ({"workers": -1}, "workers: .*greater than or equal to 0"),
+    ],
+)
+def test_wrong_stages(tmp_path, changes, message):
+    test_wrong_pages(tmp_path, changes, message)
+
+
+def test_stages_inherit(tmp_path):
+    """What a stage leaves out is its page's; whoever gives a length of its own has no other."""
+    page = staged(
+        {"name": "one", "steps": 5, "optimizer": {"warmup": 0.2}},
+        {"name": "two", "freeze": [], "words": None},
+        {
+            "name": "three",
+            "tokens": 100,
+            "balance": "equal",
+            "optimizer": {"lr": 0.5, "schedule": "cosine"},
+            "replay": 0.3,
+        },
+        epochs=2,
+        schedule_epochs=4,
+        optimizer={"lr": 0.1, "clip": 2.0},
+        words={"others": 7},
+        temperature=2.0,
+        model_changes={"dropout": 0.0},
+        freeze=["words"],
+        balance="auto",
+    )
+    del page["mixture"]
+    recipe = read_recipe(write(tmp_path, **page, steps=None))
+    one, _, three = recipe.curriculum
+    assert [(s.steps, s.epochs, s.tokens, s.schedule_epochs) for s in recipe.curriculum] == [
+        (5, None, None, None),
+        (None, 2, None, 4),
+        (None, None, 100, None),
+    ]
+    assert [(s.optimizer.lr, s.optimizer.warmup, s.optimizer.clip) for s in recipe.curriculum] == [
+        (0.1, 0.2, 2.0),
+        (0.1, 0.05, 2.0),
+        (0.5, 0.05, 2.0),
+    ]
+    assert (one.optimizer.schedule, three.optimizer.schedule) == ("linear", "cosine")
+    assert [s.freeze for s in recipe.curriculum] == [("words",), (), ("words",)]
+    assert [s.words and s.words.others for s in recipe.curriculum] == [7, None, 7]
+    assert [s.balance.kind for s in recipe.curriculum] == ["auto", "auto", "equal"]
+    assert [s.replay for s in recipe.curriculum] == [0, 0, 0.3]
+    assert [s.model_changes for s in recipe.curriculum] == [{}] * 3, "the page's are made once, before the first stage"
+    assert all(s.mixture == recipe.mixture and s.temperature == 2 for s in recipe.curriculum)
+    assert read_recipe(write(tmp_path)).curriculum[0].name == "r", "a page without stages is one"
+    again = write(tmp_path, yaml.safe_dump(as_page(recipe)))
+    assert read_recipe(again) == recipe, "a stage may say that it has nothing of what its page has"
+
+
+@pytest.mark.parametrize(
+    ("override", "found"),
+    [
+        ("stages.0.steps=7", lambda r: r.stages[0].steps == 7),
+        ("stages.one.steps=7", lambda r: r.stages[0].steps == 7),
+        ("stages.two.optimizer.lr=0.5", lambda r: (r.stages[0].optimizer.lr, r.stages[1].optimizer.lr) == (1e-3, 0.5)),
+        (
+            "stages.two.mixture.a.quota=9",
+            lambda r: (r.stages[0].mixture[0].quota, r.stages[1].mixture[0].quota) == (2, 9),
+        ),
+        ("mixture.b.quota=9", lambda r: [s.quota for s in r.stages[0].mixture] == [2, 9]),
+        ("mixture.1.quota=9", lambda r: [s.quota for s in r.stages[0].mixture] == [2, 9]),
+        ("mixture.0={name: z, data: z.jsonl, quota: 1}", lambda r: r.stages[0].mixture[0].name == "z"),
+        ("optimizer.lr=0.5", lambda r: [s.optimizer.lr for s in r.stages] == [0.5, 0.5]),
+        ("optimizer.clip=3", lambda r: [s.optimizer.clip for s in r.stages] == [2.0, 3.0]),
+        ("name=x", lambda r: r.name == "x"),
+        ("seed=4", lambda r: r.seed == 4),
+        ("model_changes.dropout=0.5", lambda r: r.model_changes == {"dropout": 0.5}),
+        ("validation.names.rows=3", lambda r: r.validation[0].rows == 3),
+    ],
+)
+def test_overrides_reach_into_lists(tmp_path, override, found):
+    stages = [{**STAGES[0], "optimizer": {"clip": 2.0}}, STAGES[1]]
+    assert found(read_recipe(write(tmp_path, **staged(*stages), validation=[HELD_OUT]), [override]))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("steps=9", "command line: steps=9: every stage has a length of its own; change stages.NAME.steps"),
+        ("epochs=9", "command line: epochs=9: every stage has a length of its own; change stages.NAME.epochs"),
+        (
+            "mixture.a.quota=9",
+            "mixture.a.quota=9: every stage has its own 'mixture.a.quota'; change stages.NAME.mixture.a",
+        ),
+        ("optimizer.lr=9", "optimizer.lr=9: every stage has its own 'optimizer.lr'; change stages.NAME.optimizer.lr"),
+        (
+            "balance.every=9",
+            "balance.every=9: every stage has its own 'balance.every'; change stages.NAME.balance.every",
+        ),
+        ("stages.three.steps=9", "stages.three.steps=9: no item named 'three'; known: one, two"),
+        ("stages.2.steps=9", "stages.2.steps=9: no item named '2'; known: one, two"),
+        ("stages.one.stps=9", "stages.0.stps: no key named 'stps'; closest: 'steps'"),
+        ("replay=0.5", "replay: is said by a stage, which repeats those before it"),
+    ],
+)
+def test_overrides_without_effect_are_refused(tmp_path, override, message):
+    both = {"mixture": PAGE["mixture"], "optimizer": {"lr": 0.1}, "balance": "auto"}
+    page = staged(*[stage | both for stage in STAGES])
+    with pytest.raises(InputError, match=message) as caught:
+        read_recipe(write(tmp_path, **page), [override])
+    assert "\n" not in str(caught.value)
+
+
 def test_a_missing_key(tmp_path):
     with pytest.raises(InputError, match="mixture: has no data set; give at least one"):
         read_recipe(write(tmp_path, "name: x\nstart: m\nsteps: 3\n"))
@@ -166,7 +347,11 @@ def test_no_file(tmp_path):
         ("steps", "command line: steps: is not key=value"),
         ("=3", "is not key=value"),
         ("steps.x=3", "'steps' holds no keys"),
-        ("mixture.0.quota=3", "'mixture' holds no keys"),
+        ("mixture.0.name.x=3", "'name' holds no keys"),
+        ("mixture.2.quota=3", "command line: mixture.2.quota=3: no item named '2'; known: a, b"),
+        ("mixture.c.quota=3", "command line: mixture.c.quota=3: no item named 'c'; known: a, b"),
+        ("stages.first.steps=3", "command line: stages.first.steps=3: no item named 'first'"),
+        ("validation.0.rows=3", "command line: validation.0.rows=3: no item named '0'"),
         ("steps=[", "the value is not YAML"),
         ("stps=3", "no key named 'stps'; closest: 'steps'"),
         ("optimizer.lrr=3", "no key named 'lrr'; closest: 'lr'"),

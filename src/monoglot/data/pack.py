@@ -45,6 +45,8 @@ FEW = 10
 """So many bad rows are no reason to stop, however few rows there are; as in training."""
 _BLOCK = tarfile.BLOCKSIZE
 _END = bytes(2 * _BLOCK)  # two empty blocks end a tar
+_USTAR_BYTES = 8 * 2**30  # from here on a size has no room in a ustar header
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 _MAGIC = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"fLaC": ".flac"}
 _SUFFIX = re.compile(r"\.[a-z0-9]{1,10}")
 
@@ -125,7 +127,7 @@ def pack(
     with left_out, Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
         bar = progress.add_task("", total=len(rows), completed=start)
         for _ in write_shards(
-            _counted(numbered(rows, start, shrink=shrink), lambda: progress.advance(bar)),
+            _counted(numbered(rows, start, shrink=shrink), lambda count: progress.advance(bar, count)),
             out,
             shard_bytes=round(shard_mb * 1e6),
             shard=len(parts),
@@ -199,10 +201,12 @@ def numbered(
             yield number, Problem(rows.where(number), str(error))
 
 
-def _counted(rows: Iterable[Any], advance: Callable[[], None]) -> Iterator[Any]:
-    for row in rows:
+def _counted(rows: Iterable[Any], advance: Callable[[int], None], step: int = 100) -> Iterator[Any]:
+    """Pass rows on; the bar moves a hundred at a time."""
+    for count, row in enumerate(rows, start=1):
         yield row
-        advance()
+        if count % step == 0:
+            advance(step)
 
 
 def _finished(out: Path, origin: dict[str, Any]) -> dict[str, Any]:
@@ -273,7 +277,7 @@ def write_shards(
     for name, of_shard in groupby(items, key=_Assign(prefix, shard, shard_bytes)):
         with atomic_path(folder / name) as draft:
             part, index, media = _write_tar(name, of_shard, draft, origin or {}, tell)
-        _save(folder, part, index, media)
+        save_part(folder, part, index, media)
         yield part
 
 
@@ -308,8 +312,7 @@ def _packed(number: int, sample: Sample) -> Packed | Problem:
             with file:
                 members.append((name, file.read()))
             media.append(replace(item, source=name))
-        row = sample_to_row(replace(sample, media=tuple(media)))
-        text = json.dumps(row, ensure_ascii=False, allow_nan=False).encode()
+        text = _JSON.encode(sample_to_row(replace(sample, media=tuple(media)))).encode()
     except (InputError, OSError, ValueError) as error:  # ValueError: NaN, half a character
         told = (
             error if isinstance(error, InputError) else InputError.at(sample.where, "", f"cannot be packed ({error})")
@@ -387,7 +390,7 @@ class _Tar:
         """Returns where the bytes begin: at a multiple of 512. Time and owner are left out, so that equal rows make equal shards."""
         header = tarfile.TarInfo(name)
         header.size = len(data)
-        self.write(header.tobuf(tarfile.PAX_FORMAT))
+        self.write(header.tobuf(tarfile.USTAR_FORMAT if len(data) < _USTAR_BYTES else tarfile.PAX_FORMAT))
         offset = self.at
         self.write(data)
         self.write(bytes(-len(data) % _BLOCK))
@@ -402,7 +405,8 @@ class _Tar:
 # --- parts and the whole ----------------------------------------------------------------------------------------------
 
 
-def _save(folder: Path, part: Part, index: np.ndarray, media: np.ndarray) -> None:
+def save_part(folder: Path, part: Part, index: np.ndarray, media: np.ndarray) -> None:
+    """Say that a shard is finished: `index` ROW[rows] and `media` MEMBER[items], with places in this shard."""
     for name, array in ((INDEX, index), (MEDIA, media)):
         with atomic_path(folder / PARTS / f"{part.shard}.{name}") as draft, open(draft, "wb") as file:
             np.save(file, array)

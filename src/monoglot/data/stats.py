@@ -387,7 +387,7 @@ class NearCopies:
         identities, place = np.unique(media.identity_of_item, return_index=True)
         own_files = there[place[np.searchsorted(identities, contents)]] if len(contents) else np.zeros(0, np.uint64)
         found = cls(contents, np.zeros(len(contents), bool), np.zeros(len(contents), np.uint64), 0, [], plain)
-        examples: list[tuple[int, int, int]] = []
+        items, examples = media.first[media.chosen[compared]], list[tuple[int, int, int]]()
         for pairs in near_pairs(bits, distance):
             pairs = pairs[same_colours(*(colours[side] for side in pairs.T))]
             if not len(pairs):
@@ -399,7 +399,6 @@ class NearCopies:
             np.bitwise_or.at(found.files, b, own_files[a])
             apart = count_ones(bits[a] ^ bits[b]).astype(np.int64)
             closest = np.lexsort((b, a, apart))[:EXAMPLES]
-            items = media.first[media.chosen[compared]]
             examples += zip(apart[closest].tolist(), items[a[closest]].tolist(), items[b[closest]].tolist())
             examples = sorted(examples)[:EXAMPLES]
         found.examples = examples

@@ -31,6 +31,7 @@ from monoglot.modalities.base import (
     sampled,
     with_defaults,
 )
+from monoglot.modalities.networks.parts import channels_last, conv_norm
 from monoglot.modalities.networks.resnet import BLOCKS, ResNet
 from monoglot.modalities.source import open_source
 from monoglot.nouns import Media
@@ -327,7 +328,7 @@ class Lite0Trunk(nn.Module):
     def features(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 or float[n, 3, S, S] in 0..255 -> (float[n, 1280, S/32, S/32], float[n, 112, S/16, S/16])."""
         x = (pixels.to(self.stem.conv.weight.dtype) - 127) / 128
-        x = self.stem(x.contiguous(memory_format=torch.channels_last))
+        x = self.stem(channels_last(x))
         for index, block in enumerate(self.blocks):
             x = block(x)
             if index == FINE_BLOCK:
@@ -372,15 +373,9 @@ class ConvNorm(nn.Module):
         nn.init.normal_(self.conv.weight, std=math.sqrt((2 if relu else 1) / (before // groups * kernel**2)))
 
     def forward(self, x: Tensor) -> Tensor:
-        conv, norm = self.conv, self.norm
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
         if self.uneven:
             x = F.pad(x, self.uneven)
-        # With fixed statistics the norm is a factor and a shift, which the convolution takes in: a pass less over the maps.
-        factor = norm.weight * (norm.running_var + norm.eps).rsqrt()
-        weight, shift = conv.weight * factor[:, None, None, None], norm.bias - norm.running_mean * factor
-        x = F.conv2d(x, weight, shift, conv.stride, conv.padding, groups=conv.groups)
+        x = conv_norm(x, self.conv, self.norm)
         return F.relu6(x) if self.relu else x
 
 

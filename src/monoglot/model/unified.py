@@ -9,11 +9,13 @@ Masks are True = valid. With 'untied' positions this is the published model (UnI
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from monoglot.data.collate import Batch, MediaBatch
 from monoglot.modalities import MODALITIES
@@ -56,6 +58,9 @@ class PlaceBias(nn.Module):
 class UnifiedModel(nn.Module):
     """One encoder-decoder for every task. `encoders` may be given, for example to test the transformer alone."""
 
+    checkpoint_layers = False
+    """In training, layers are computed once more going back, in place of keeping what they said."""
+
     def __init__(self, config: ModelConfig, encoders: dict[str, Encoder] | None = None):
         super().__init__()
         self.config = c = config
@@ -95,14 +100,16 @@ class UnifiedModel(nn.Module):
     def encode(self, batch: Batch, features: dict[str, list[Tensor]]) -> Memory:
         """Read the source: words and features in their places, through the encoder."""
         placed = self.source(batch, features, self.words)
-        x = placed.x
         hidden = None if bool(placed.valid.all()) else _hide(~placed.valid)[:, None, None, :]
         places = self.encoder_bias(placed.positions, placed.positions) if self.untied else None
-        for index, layer in enumerate(self.encoder_layers):
+
+        def layer(x: Tensor, index: int) -> Tensor:
             bias = hidden
             if self.untied:
                 bias = _sum(places, self.encoder_relations[index](placed.relations).permute(0, 3, 1, 2), hidden)
-            x = layer(x, bias)
+            return self.encoder_layers[index](x, bias)
+
+        x = self._through(layer, len(self.encoder_layers), placed.x)
         return Memory(self.encoder_norm(x), placed.valid, placed.positions)
 
     def decode(
@@ -112,6 +119,7 @@ class UnifiedModel(nn.Module):
 
         With a `cache`, ids are only what has been written since the last call; the cache grows by them.
         """
+        once = cache is not None  # a layer that were computed twice would write twice
         cache = Cache() if cache is None else cache
         cache.layers = cache.layers or [LayerCache() for _ in self.decoder_layers]
         start, length = cache.length, ids.shape[1]
@@ -126,19 +134,30 @@ class UnifiedModel(nn.Module):
         if self.untied:
             cross_bias = _sum(self.cross_bias(positions[:, start:], memory.positions), hidden)
             places = self.decoder_bias(positions[:, start:], positions)
-        for index, layer in enumerate(self.decoder_layers):
+
+        def layer(x: Tensor, index: int) -> Tensor:
             self_bias = future
             if self.untied:
                 self_bias = _sum(
                     places, self.decoder_relations[index](relations[:, start:]).permute(0, 3, 1, 2), future
                 )
-            x = layer(x, memory.states, self_bias, cross_bias, cache.layers[index])
+            kept = cache.layers[index] if once else LayerCache()
+            return self.decoder_layers[index](x, memory.states, self_bias, cross_bias, kept)
+
+        x = self._through(layer, len(self.decoder_layers), x, once=once)
         cache.length += length
         return self.decoder_norm(x)
 
     def logits(self, states: Tensor) -> Tensor:
         """float[..., D] -> float[..., V]; the projection is the word embedding itself."""
         return F.linear(states, self.words.weight)
+
+    def _through(self, layer: Callable[[Tensor, int], Tensor], count: int, x: Tensor, *, once: bool = False) -> Tensor:
+        """x through `layer(x, 0)`, `layer(x, 1)`, ...; `once`: they must not be computed again going back."""
+        keep = once or not (self.checkpoint_layers and self.training and torch.is_grad_enabled())
+        for index in range(count):
+            x = layer(x, index) if keep else checkpoint(layer, x, index, use_reentrant=False)
+        return x
 
 
 def build_encoders(c: ModelConfig) -> dict[str, Encoder]:

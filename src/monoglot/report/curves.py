@@ -33,6 +33,8 @@ POINTS = 240
 """Most points of a line."""
 PALE = 0.25
 """Nats: a regret far below this is pale, whatever the others are."""
+OPPOSED = 0.25
+"""The colours of cosines reach at least to this and its opposite, so that chance stays pale."""
 LONG = 24
 """Characters of a data set's name that a figure shows."""
 
@@ -187,7 +189,8 @@ def conflicts(history: History) -> Picture | None:
         return None
     names, cosines = cosines_of(lines[-1])
     np.fill_diagonal(cosines, np.nan)
-    figure = _heat(cosines, names, "cosine", cmap="RdBu", low=-1.0, high=1.0, square=True)
+    most = max(OPPOSED, float(np.nanmax(np.abs(cosines), initial=0.0)))
+    figure = _heat(cosines, names, "cosine", cmap="RdBu", low=-most, high=most, square=True)
     figure.axes[0].set_xticks(range(len(names)), [_short(name) for name in names], rotation=90)
     return _picture(figure, f"Cosines between the gradients of {len(names)} data sets")
 

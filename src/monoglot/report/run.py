@@ -32,8 +32,8 @@ REASONS = 10
 """Rows in quarantine that are listed."""
 ORIGIN = ("parents", "start", "parts", "monoglot", "torch")
 """What is said of a model's lineage.json."""
-PAIRS = 5
-"""Pairs of data sets with opposed gradients that are listed."""
+PAIRS, OPPOSED = 5, -0.05
+"""Pairs of data sets with opposed gradients that are listed, and the mean cosine from which they are."""
 
 
 def write_run_report(folder: Path, *, price_per_hour: float | None = None, watts: float | None = None) -> Path:
@@ -157,7 +157,7 @@ def data_sets(history: History) -> tuple[page.Block, ...]:
                 name,
                 str((told.get(name) or {}).get("task") or "–").replace("_", " "),
                 amount(rows) or "–",
-                f"{rows / size:.1f}" if size > 0 and not math.isnan(rows) else "–",
+                f"{rows / size:.2f}" if size > 0 and not math.isnan(rows) else "–",
                 nats(history.series("loss", name).known().smooth().last),
                 nats(looks.last),
                 f"{nats(looks.values[lowest])} at {looks.steps[lowest]:,}" if len(looks) else "–",
@@ -189,7 +189,7 @@ def stages(history: History) -> tuple[page.Block, ...]:
     lines = []
     for stage in history.stages:
         quotas = {name: number((source or {}).get("quota")) for name, source in stage.sources.items()}
-        made_of = ", ".join(name if math.isnan(q) else f"{name} {q:g}" for name, q in quotas.items())
+        made_of = ", ".join(name if math.isnan(q) else f"{name} {q:.3g}" for name, q in quotas.items())
         rows = amount(history.rows(stage=stage)) or "–"
         lines.append((stage.name, f"{stage.start:,}–{stage.end:,}", rows, made_of or "–"))
     if not lines[0][0]:  # the run has no stages
@@ -210,10 +210,11 @@ def conflicts(history: History) -> tuple[page.Block, ...]:
                 pairs.setdefault((names[j], names[i]), []).append(float(cosines[i, j]))
     means = sorted((sum(values) / len(values), pair, len(values)) for pair, values in pairs.items())
     opposed = tuple(
-        (" and ".join(pair), f"{mean:+.2f}", f"{looks:,}") for mean, pair, looks in means[:PAIRS] if mean < 0
+        (" and ".join(pair), f"{mean:+.2f}", f"{looks:,}") for mean, pair, looks in means[:PAIRS] if mean <= OPPOSED
     )
     if not opposed:
-        return (*plate(picture, CONFLICTS), page.Prose(("On average over all looks no two data sets are opposed.",)))
+        said = f"On average over all looks no two data sets are opposed: no cosine is below {OPPOSED}."
+        return (*plate(picture, CONFLICTS), page.Prose((said,)))
     table = page.Table(("most opposed, on average", "cosine", "looks"), opposed, numbers=(1, 2))
     return (*plate(picture, CONFLICTS), table)
 
@@ -244,6 +245,8 @@ def watched(looks: Sequence[Line]) -> page.Watched:
         when = f"{group[0]['step']:,}" + (f"–{group[-1]['step']:,}" if len(group) > 1 else "")
         given = prediction_of(sample, group[-1])
         shown = cut(readable(given.text, given.box), BRIEF)
+        if given.box:
+            shown = shown.replace("y ", "y\N{NO-BREAK SPACE}")
         turns.append(page.Turn(when, shown, number(group[-1].get("confidence")), judge(sample, given)))
     shown_card = card(sample, prediction_of(sample, looks[-1]))
     notes = []

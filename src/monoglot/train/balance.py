@@ -20,7 +20,6 @@ from monoglot.registry import Registry
 FEWEST, MOST = 0.25, 4.0
 """Bounds of what `auto` multiplies quotas by."""
 
-
 SMALLEST_LOSS = 1e-3
 """Nats a token; losses below count as this where they are divided by."""
 
@@ -161,7 +160,7 @@ class Temperature(Fixed):
 class Uncertainty(Fixed):
     """Divides each loss by a learned variance: data sets whose loss stays high count less.
 
-    Minimises sum of exp(-s) loss + s / 2 by gradient descent on s = log variance. Source: arXiv 1705.07115, eq. 10, for classification.
+    Minimises sum of exp(-s) loss + s / 2 by gradient descent on s = log variance. Source: arXiv 1705.07115, the form for classification.
     There s is learned with the network; here by itself, since its gradient needs nothing but the losses.
     """
 
@@ -188,7 +187,7 @@ class Uncertainty(Fixed):
 class GradNorm(Fixed):
     """Makes weighted gradients equally long, those of data sets that are behind longer.
 
-    Gradient descent on sum |w norm - mean(w norm) (behind / mean(behind))^alpha|, where behind = loss / first loss and the subtrahend is held fixed.
+    Gradient descent on sum |w norm - target|, target = mean(w norm) (behind / mean(behind))^alpha held fixed, behind = loss / first loss.
     Source: arXiv 1711.02257, algorithm 1. Norms are divided by their mean, so that `lr` has no unit; data sets without rows in a step wait.
     """
 
@@ -257,27 +256,26 @@ class Famo(Fixed):
 
 
 class Auto(Fixed):
-    """Draws more of what is being learned fastest: the share of the rows follows the progress per e-fold of rows.
+    """Draws more of what is rare and still learned, less of what is learned already or cannot be.
 
-    Each data set's y = log(loss + LEVEL) is averaged twice over the rows drawn so far, with weights that grow as powers of their number, so that
-    the windows grow with the run. If y falls by s whenever the rows grow e-fold, the averages differ by s (1 / SLOW - 1 / FAST), whatever the
-    number of rows. Shares proportional to s lower the sum of y fastest; wanted is the geometric mean of these and the recipe's.
+    For each data set y = log(1 + loss) is averaged twice over the rows drawn so far, with weights that grow as powers of their number, so that windows
+    grow with the run. If y falls by s whenever rows grow e-fold, the averages differ by s (1 / SLOW - 1 / FAST), whatever their number. With its
+    standard error e, p^2 = s^2 + e^2 is progress that is possible; each data set is granted p^2 / (p^2 + HALF^2): near 1 for all that learn, however
+    fast, near 0 for what surely does not. Shares of the rows go to the geometric mean of these and the recipe's.
 
-    Manner: online data mixing (arXiv 2312.02406); progress over log rows: arXiv 2410.11820.
+    Manner: online data mixing (arXiv 2312.02406), optimistic where it is unsure. Progress over log rows: arXiv 2410.11820.
     """
 
     settings = ("every",)
     remembers = ("multipliers", "steps", "rows", "waiting", "seen", "slow", "fast", "variance")
 
-    LEVEL = 0.1
-    """Nats a token; progress far below this level is none."""
     SLOW, FAST = 1.5, 6.0
     """An average with power p weighs the n-th row by n^(p - 1)."""
-    SPREAD = 0.1
-    """By how much progress usually differs between data sets; estimates that are less certain count less."""
-    LEAST = 0.01
-    """Progress that every data set is granted; when none makes more, quotas are the recipe's."""
-    PACE = 0.2
+    HALF = 0.03
+    """Fall of y while rows grow e-fold that is half way between learning and not. A loss far below 1 nat a token hardly moves y."""
+    FEW = 5
+    """Steps with rows; a data set with no more is taken to be learned."""
+    PACE = 0.5
     """How far multipliers go towards what is wanted at each change, in logs."""
 
     def __init__(self, quotas: Tensor, loss_weights: Tensor, settings: Balance):
@@ -294,45 +292,42 @@ class Auto(Fixed):
         return self.multipliers.float().clamp(FEWEST, MOST)
 
     def update(self, losses: Tensor, norms: Tensor | None = None) -> None:
-        y = (losses.detach().double().clamp(min=0) + self.LEVEL).log()
-        here = torch.isfinite(y)
+        here = losses.isfinite()
+        y = torch.where(here, losses.detach().double().clamp(min=0), 0.0).log1p()
+        # Rows are counted in quotas. One row that comes after three steps without stands for all four.
         self.waiting = self.waiting + self.multipliers
         new = torch.where(here, self.waiting, 0.0)
         self.rows, self.waiting, self.seen = self.rows + new, self.waiting - new, self.seen + here
-        old_share = 1 - new / self.rows.clamp(min=1e-9)
-        y = torch.where(here, y, 0.0)
+        old = 1 - new / self.rows.clamp(min=1e-9)
         surprise = torch.where(self.seen > 1, y - self.fast, 0.0)
-        self.variance = torch.lerp(self.variance, surprise.square(), 1 - old_share**self.SLOW)
-        self.slow = torch.lerp(self.slow, y, 1 - old_share**self.SLOW)
-        self.fast = torch.lerp(self.fast, y, 1 - old_share**self.FAST)
+        self.variance = surprise.square().lerp(self.variance, old**self.SLOW)
+        self.slow = y.lerp(self.slow, old**self.SLOW)
+        self.fast = y.lerp(self.fast, old**self.FAST)
         self.steps = self.steps + 1
         if self.steps.item() % self.every == 0:
-            self._change()
+            wanted = bounded((self._learning() / self.quotas.clamp(min=1e-6)).sqrt(), self.quotas)
+            paced = self.multipliers.log().lerp(wanted.log(), self.PACE).exp()
+            self.multipliers = bounded(paced, self.quotas)
 
-    def _change(self) -> None:
-        wanted = ((self._progress() + self.LEAST) / self.quotas).sqrt()
-        self.multipliers = bounded(
-            self.multipliers.log().lerp(bounded(wanted, self.quotas).log(), self.PACE).exp(), self.quotas
-        )
-
-    def _progress(self) -> Tensor:
-        """float64[K] fall or rise of y per e-fold of rows; drawn to the common value as far as it is uncertain."""
+    def _progress(self) -> tuple[Tensor, Tensor]:
+        """float64[K] each: fall of y per e-fold of rows, and its standard error."""
         a, b = self.SLOW, self.FAST
         span = 1 / a - 1 / b
-        slope = (self.slow - self.fast) / span
-        spread = a * a / (2 * a - 1) + b * b / (2 * b - 1) - 2 * a * b / (a + b - 1)
-        error2 = self.variance * spread / span**2 / self.seen.clamp(min=1)
-        sure = torch.where(self.seen > 1, 1 / (1 + error2 / self.SPREAD**2), 0.0)
-        size = (slope.square() - error2).clamp(min=0).sqrt()
-        common = (sure * size).sum() / sure.sum().clamp(min=1e-9)
-        return common + sure * (size - common)
+        spread = a * a / (2 * a - 1) + b * b / (2 * b - 1) - 2 * a * b / (a + b - 1)  # of slow - fast, from one row's 1
+        return (self.slow - self.fast) / span, (self.variance * spread / self.seen.clamp(min=1)).sqrt() / span
+
+    def _learning(self) -> Tensor:
+        """float64[K] in (0, 1]. A loss that rises counts too: what was known is being forgotten."""
+        fall, error = self._progress()
+        possible = torch.where(self.seen > self.FEW, fall.square() + error.square(), torch.inf)
+        return 1 / (1 + self.HALF**2 / possible.clamp(min=1e-6))
 
 
 def bounded(wanted: Tensor, quotas: Tensor) -> Tensor:
     """float64[K] in the proportions of `wanted`, cut off at 0.25 and 4, that leave the sum of rows as it is.
 
-    >>> bounded(torch.tensor([1.0, 100.0]).double(), torch.tensor([9.0, 1.0]).double()).tolist()
-    [0.6666..., 4.0]
+    >>> [round(factor, 3) for factor in bounded(torch.tensor([1.0, 100.0]), torch.tensor([6.0, 1.0])).tolist()]
+    [0.5, 4.0]
     """
     wanted = wanted / wanted.max()
     low, high = torch.tensor(FEWEST).double(), MOST / wanted.min()

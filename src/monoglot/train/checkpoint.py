@@ -121,7 +121,10 @@ def load(
     average: Mapping[str, Tensor] | None,
     world: World,
 ) -> None:
-    """Copy a checkpoint's tensors into a model, its average and its optimizer. InputError if they are damaged or do not fit."""
+    """Copy a checkpoint's tensors into a model, its average and its optimizer, which has then the moments of that time.
+
+    Raises InputError if they are damaged or do not fit.
+    """
     try:
         reader = HuggingFaceStorageReader(str(checkpoint))
         stored = set(reader.read_metadata().state_dict_metadata)
@@ -140,7 +143,8 @@ def load(
 
 
 def _make_moments(model: nn.Module, optimizer: torch.optim.Optimizer, stored: set[str]) -> None:
-    """Room for the moments of each parameter that had any."""
+    """Room for the moments of each parameter that had any, and of no other."""
+    optimizer.state.clear()
     for name, parameter in model.named_parameters():
         if f"adam.{name}.exp_avg" in stored:
             state = optimizer.state[parameter]

@@ -61,11 +61,14 @@ class Look:
                 "set": name,
                 "id": sample.id,
                 "task": sample.task,
-                "media": [[media.modality, str(media.source)] for media in sample.media],
+                "lang": sample.lang,
+                "media": [[media.modality, str(media.source), media.start, media.end] for media in sample.media],
                 "text": sample.text,
+                "box": sample.box,
                 "target": _target(sample),
+                "targets": sample.targets,
                 "answer": " ".join(f"{corner:.3f}" for corner in answer.box) if answer.box else answer.text,
-                "confidence": round(answer.confidence, 4),
+                "confidence": round(answer.confidence, 6),
             }
             for (name, sample), answer in zip(chosen, said)
         ]

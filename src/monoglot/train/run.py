@@ -166,7 +166,8 @@ class Run:
             stage.words.draw(step.index)
         count = counts(step.parts, len(names), world)
         parts = self._with_own_answers(self._as_many_as_others(step))
-        stage.module.train()
+        if not stage.trainee.training:  # it walks all modules, which is slow beside a small model's step
+            stage.module.train()
         set_rate(stage.optimizer, schedule(*stage.progress(step.index, self.stand.tokens), stage.plan.page.optimizer))
         stage.optimizer.zero_grad(set_to_none=True)
         total = world.sum(tokens_by_source(parts, len(names), objective, step.index))
@@ -218,7 +219,10 @@ class Run:
         if not missing:
             return step.parts
         spare = step.parts[-1] if step.parts else step.spare
-        assert spare is not None, "a row that another process computes can be read here, too"
+        if spare is None:
+            raise InputError.at(
+                self.folder, "data", "a process finds no good row", "mend the rows, or use fewer processes"
+            )
         return step.parts + [spare.silent()] * missing
 
     def _with_own_answers(self, parts: list[Part]) -> list[Part]:
@@ -388,7 +392,7 @@ class Run:
         if self.world.is_first:
             try:
                 self.progress.say(f"report: {write_run_report(self.folder)}")
-            except InputError as error:  # it needs an extra; the run is whole without it
+            except Exception as error:  # an extra that is missing, or a fault of ours: the run is whole without it
                 self.progress.say(f"no report.html: {error}")
         self.world.wait()
         return folder

@@ -155,7 +155,7 @@ class StageRun:
     ):
         self.plan, self.first, page = plan, stand.first, plan.page
         model.to(world.device)
-        model.checkpoint_layers = recipe.checkpoint_activations  # type: ignore[assignment]
+        model.checkpoint_layers = recipe.checkpoint_activations
         self.words = _active_words(recipe, page, model, tokenizer, plan.data)
         objective = Objective(recipe.loss, recipe.smoothing)
         self.trainee = Trainee(
@@ -163,6 +163,7 @@ class StageRun:
         )
         layers = (*model.encoder_layers, *model.decoder_layers)
         self.module: nn.Module = spread(self.trainee, layers, world, recipe.parallel)
+        self.module.train()
         self.optimizer = build_optimizer(
             model, page.optimizer
         )  # after `spread`, which may put shares in place of weights

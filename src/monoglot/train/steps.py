@@ -43,6 +43,7 @@ from monoglot.train.recipe import Recipe, Source
 AHEAD = 32
 """Steps that may be read before the one that is computed; quotas only change beyond them, so that the rows of a step never depend on how it is read."""
 _READY = 3  # steps that the thread keeps ready
+_PROBED = 8  # rows of each data set among which a good one is looked for
 
 
 @dataclass
@@ -94,7 +95,7 @@ class Step:
     bad: list[tuple[str, str]] = field(default_factory=list)
     """(`file:line`, what is wrong) of each row that cannot be read."""
     spare: Part | None = None
-    """A row of another process, if this one has none of its own to compute while it waits."""
+    """Any row, for a process that has none of its own in this step to compute while it waits for others."""
 
 
 class DataSet:
@@ -287,13 +288,16 @@ class Reader:
         most = self.recipe.rows_at_once, self.recipe.tokens_at_once
         groups = together([lengths(example) for example in examples], *most)
         parts = [self._part([examples[i] for i in some], [sources[i] for i in some]) for some in groups]
-        return Step(index, parts, len(mine), bad, None if parts else self._spare(index))
+        return Step(index, parts, len(mine), bad, None if parts else self._spare())
 
-    def _spare(self, index: int) -> Part | None:
-        """The first good row of a step, for a process that has none; None if no process has, or there is only this one."""
-        for draw in self.mixture.step(index) if self.world.size > 1 else ():
-            with suppress(InputError):
-                return self._part([self._checked(draw)], [draw.source])
+    def _spare(self) -> Part | None:
+        """The first good row of all; None if there is none, or only this process."""
+        if self.world.size == 1:
+            return None
+        for source, rows in enumerate(self.data):
+            for row in rows.spread(_PROBED):
+                with suppress(InputError):
+                    return self._part([self._checked(Draw(source, row, 0))], [source])
         return None
 
     def _part(self, examples: list[Example], sources: list[int]) -> Part:

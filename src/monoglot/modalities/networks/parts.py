@@ -13,11 +13,13 @@ class FrozenNorm(nn.Module):
     """BatchNorm by its running statistics, in training too, so that no item changes another's tokens.
 
     float[n, C, ...] of any rank; weight and bias learn, the statistics stay the checkpoint's. The published model trains
-    so with its option `freeze-resnet`; without it, statistics follow the data, even those of frozen encoders.
+    so with its option `freeze-resnet`; without it, statistics follow the data, even those of frozen encoders. Behind a
+    convolution it is run by `conv_norm`.
     """
 
     running_mean: Tensor
     running_var: Tensor
+    eps = 1e-5
 
     def __init__(self, channels: int):
         super().__init__()
@@ -26,7 +28,25 @@ class FrozenNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=1e-5)
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+
+
+def conv_norm(x: Tensor, conv: nn.Conv2d | nn.Conv3d, norm: FrozenNorm | nn.BatchNorm2d) -> Tensor:
+    """`norm(conv(x))`, the norm by its running statistics.
+
+    So it is a factor and a shift, which the convolution takes in: a pass less over the maps, and none of them kept for
+    the backward pass. Weights, factors and shifts learn as if they stood apart.
+    """
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    factor = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    weight, shift = conv.weight * factor.view(-1, *[1] * (x.dim() - 1)), norm.bias - norm.running_mean * factor
+    stride = conv.stride
+    if set(conv.kernel_size) == {1} and max(stride) > 1:  # oneDNN's gradients are wrong, in bfloat16 NaN (docs/log.md)
+        every = (slice(None), slice(None), *(slice(None, None, step) for step in stride))
+        x, stride = x[every], (1,) * len(stride)
+    run = F.conv3d if x.dim() == 5 else F.conv2d
+    return run(x, weight, shift, stride, conv.padding, conv.dilation, conv.groups)
 
 
 class Bottleneck(nn.Module):
@@ -49,14 +69,16 @@ class Bottleneck(nn.Module):
         self.conv2 = conv(middle, middle, 3, stride=stride, padding=1, groups=groups, bias=False)
         self.bn2 = FrozenNorm(middle)
         self.conv3, self.bn3 = conv(middle, after, 1, bias=False), FrozenNorm(after)
-        self.downsample: nn.Module = nn.Identity()
+        self.downsample: nn.Sequential | None = None
         if stride != 1 or before != after:
             self.downsample = nn.Sequential(conv(before, after, 1, stride=stride, bias=False), FrozenNorm(after))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.bn1(self.conv1(x)))
-        y = F.relu(self.bn2(self.conv2(y)))
-        return F.relu(self.bn3(self.conv3(y)) + self.downsample(x))
+        y = F.relu(conv_norm(x, self.conv1, self.bn1), inplace=True)
+        y = F.relu(conv_norm(y, self.conv2, self.bn2), inplace=True)
+        y = conv_norm(y, self.conv3, self.bn3)
+        y += x if self.downsample is None else conv_norm(x, *self.downsample)
+        return F.relu(y, inplace=True)
 
 
 def stages(
@@ -89,3 +111,8 @@ def start(encoder: Encoder) -> None:
 def normalised(pixels: Tensor, dtype: torch.dtype) -> Tensor:
     """0..255 -> -1..1: the published models' mean 0.5 and deviation 0.5 of each colour."""
     return (pixels.to(dtype) / 255 - 0.5) / 0.5
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """The same maps, with the channels of a place side by side in memory: convolutions need not sort them first."""
+    return x.contiguous(memory_format=torch.channels_last_3d if x.dim() == 5 else torch.channels_last)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from monoglot.modalities.base import Encoder, run_by_shape
-from monoglot.modalities.networks.parts import FrozenNorm, normalised, stages, start
+from monoglot.modalities.networks.parts import FrozenNorm, channels_last, conv_norm, normalised, stages, start
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 """Bottlenecks of each stage, by the network's depth: table 1 of arXiv 1512.03385."""
@@ -34,7 +34,8 @@ class ResNet(Encoder):
 
     def maps(self, x: Tensor) -> Tensor:
         """Normalised pixels float[n, 3, H, W] -> float[n, C, H', W'], every stride rounded up."""
-        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, stride=2, padding=1)
+        x = F.relu(conv_norm(channels_last(x), self.conv1, self.bn1), inplace=True)
+        x = F.max_pool2d(x, 3, stride=2, padding=1)
         for name in self._stages:
             x = getattr(self, name)(x)
         return x

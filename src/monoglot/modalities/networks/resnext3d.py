@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from monoglot.modalities.base import Encoder, run_by_shape
-from monoglot.modalities.networks.parts import FrozenNorm, normalised, stages, start
+from monoglot.modalities.networks.parts import FrozenNorm, channels_last, conv_norm, normalised, stages, start
 from monoglot.modalities.networks.resnet import BLOCKS
 
 FRAMES = 16
@@ -32,7 +32,8 @@ class ResNeXt3D(Encoder):
 
     def maps(self, x: Tensor) -> Tensor:
         """Normalised pixels float[n, 3, F, H, W] -> float[n, C, F', H', W'], every stride rounded up."""
-        x = F.max_pool3d(F.relu(self.bn1(self.conv1(x))), 3, stride=2, padding=1)
+        x = F.relu(conv_norm(channels_last(x), self.conv1, self.bn1), inplace=True)
+        x = F.max_pool3d(x, 3, stride=2, padding=1)
         for name in self._stages:
             x = getattr(self, name)(x)
         return x
