@@ -262,7 +262,6 @@ def _ray(workers: Workers) -> Iterator[Any]:
     """Ray, connected: as this process is already, or as `workers` says. What is started here is stopped at the end."""
     local = workers.cluster == "local"
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     if local:  # Ray's switch for machines that are no cluster: its servers then listen to this machine alone
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     try:
