@@ -11,6 +11,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -65,7 +66,8 @@ class Progress:
     ) -> None:
         if self._live:
             self._live.stop()
-        self._log.close()
+        with suppress(OSError):  # a full disk was told when the line was written
+            self._log.close()
 
     @property
     def seconds(self) -> float:
