@@ -102,7 +102,7 @@ def spread(trainee: nn.Module, layers: Iterable[nn.Module], world: World, how: s
     if world.size == 1:
         return trainee
     if how == "ddp":
-        return DistributedDataParallel(trainee, broadcast_buffers=False)  # they are the same in all, and stay
+        return DistributedDataParallel(trainee)
     for layer in layers:
         fully_shard(layer)
     # Whatever changes weights changes the shares: nothing whole may be left of a forward without a backward.
