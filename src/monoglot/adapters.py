@@ -50,7 +50,9 @@ class Answers(_Page):
     text: str = Field("", description="The question, word for word.")
     lang: str = "en"
     choices: tuple[str, ...] = Field(min_length=1)
-    head: dict[str, Any] | None = Field(None, description="Settings of the head that picks among them; None: the decoder writes.")
+    head: dict[str, Any] | None = Field(
+        None, description="Settings of the head that picks among them; None: the decoder writes."
+    )
 
     @property
     def question(self) -> tuple[str, str, str]:
@@ -139,17 +141,23 @@ def read_adapter(folder: Path) -> Adapter:
     page = read_json(path, "the settings of an adapter")
     if not isinstance(page, dict) or page.get("format") != FORMAT:
         found = page.get("format") if isinstance(page, dict) else None
-        raise InputError.at(path, "format", f"version {found!r} is not known here", f"this monoglot reads version {FORMAT}")
+        raise InputError.at(
+            path, "format", f"version {found!r} is not known here", f"this monoglot reads version {FORMAT}"
+        )
     try:
         settings = AdapterSettings.model_validate({k: v for k, v in page.items() if k not in ("format", "monoglot")})
     except ValidationError as error:
         first = error.errors()[0]
-        raise InputError.at(path, ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")) from None
+        raise InputError.at(
+            path, ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        ) from None
     try:
         stored = load_file(folder / WEIGHTS)
     except (SafetensorError, OSError, ValueError) as error:
         wrong = f"cannot be read ({' '.join(str(error).split())})"
-        raise InputError.at(folder / WEIGHTS, "weights", wrong, "the file is truncated or missing; get it again") from None
+        raise InputError.at(
+            folder / WEIGHTS, "weights", wrong, "the file is truncated or missing; get it again"
+        ) from None
     tensors = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in stored.items()}
     return Adapter(folder, settings, tensors)
 
@@ -184,7 +192,9 @@ def apply_adapter(model: UnifiedModel, adapter: Adapter) -> UnifiedModel:
         try:
             add_lora(changed, adapter.settings.lora)
         except ValueError as error:
-            raise InputError.at(adapter.folder / SETTINGS, "lora", str(error), "this adapter is of another model") from None
+            raise InputError.at(
+                adapter.folder / SETTINGS, "lora", str(error), "this adapter is of another model"
+            ) from None
     shapes = {name: parameter.shape for name, parameter in changed.named_parameters()}
     needed = [name for name in shapes if name.rpartition(".")[2] in LORA]
     changes = adapter.changes
@@ -211,12 +221,6 @@ def shared_copy(model: UnifiedModel) -> UnifiedModel:
     return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
 
 
-def base_of(folder: Path, name: str, bundled: bool, adapter: Path) -> Base:
-    """How an adapter in the folder `adapter` names the base in `folder`."""
-    path = None if bundled else os.path.relpath(Path(folder).resolve(), Path(adapter).resolve())
-    return Base(name=name, path=path, sha256=weights_sha256(folder))
-
-
 def weights_sha256(folder: Path) -> str:
     """The sha256 of a model folder's weights."""
     return sha256_of(Path(folder) / "model.safetensors")
@@ -236,4 +240,3 @@ def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
 def megabytes(folder: Path) -> float:
     """What a folder's files take, without those of folders in it."""
     return sum(path.stat().st_size for path in Path(folder).iterdir() if path.is_file()) / 1e6
-

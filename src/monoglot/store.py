@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from monoglot import __version__
-from monoglot.adapters import SETTINGS, Adapter, apply_adapter, is_adapter, read_adapter, weights_sha256
+from monoglot.adapters import SETTINGS, Adapter, Base, apply_adapter, is_adapter, read_adapter, weights_sha256
 from monoglot.errors import InputError
 from monoglot.files import atomic_path, read_json, write_json, write_text
 from monoglot.model.config import ModelConfig
@@ -128,8 +128,19 @@ def base_folder(adapter: Adapter) -> Path:
         raise InputError.at(where, "base", wrong, "bring it back, or correct base.path")
     if weights_sha256(folder) != base.sha256:
         wrong = f"{Path(os.path.normpath(folder))} is not the base {base.name!r} that this adapter was made for"
-        raise InputError.at(where, "base", wrong, "its weights have another sha256; bring back the old ones, or adapt again")
+        raise InputError.at(
+            where, "base", wrong, "its weights have another sha256; bring back the old ones, or adapt again"
+        )
     return folder
+
+
+def base_of(folder: Path, known: Base | None, adapter: Path) -> Base:
+    """How an adapter in the folder `adapter` names its base in `folder`; `known` if another adapter has named it already."""
+    folder, adapter = Path(folder).resolve(), Path(adapter).resolve()
+    bundled = folder.parent == BUNDLED.resolve()
+    name = folder.name if bundled else read_config(folder).name
+    sha256 = known.sha256 if known is not None else weights_sha256(folder)
+    return Base(name=name, path=None if bundled else os.path.relpath(folder, adapter), sha256=sha256)
 
 
 def read_config(folder: Path) -> ModelConfig:

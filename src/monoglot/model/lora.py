@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -43,7 +44,7 @@ class LoraLinear(nn.Linear):
         self.in_features, self.out_features = layer.in_features, layer.out_features
         self.weight, self.bias = layer.weight, layer.bias
         self.factor = settings.alpha / settings.rank
-        like = {"device": layer.weight.device, "dtype": layer.weight.dtype}
+        like: dict[str, Any] = {"device": layer.weight.device, "dtype": layer.weight.dtype}
         self.lora_down = nn.Parameter(torch.empty(settings.rank, layer.in_features, **like))
         self.lora_up = nn.Parameter(torch.zeros(layer.out_features, settings.rank, **like))
         nn.init.kaiming_uniform_(self.lora_down, a=math.sqrt(5))
@@ -74,7 +75,9 @@ def add_lora(model: UnifiedModel, settings: Lora, *, seed: int = 0) -> None:
     """
     if lora_names(model):
         raise ValueError("the model has low-rank changes already; go on training those, or fold them first")
-    chosen = [name for name, part in model.named_modules() if type(part) is nn.Linear and re.search(settings.layers, name)]
+    chosen = [
+        name for name, part in model.named_modules() if type(part) is nn.Linear and re.search(settings.layers, name)
+    ]
     if not chosen:
         raise ValueError(f"no linear layer's name holds {settings.layers!r}")
     with torch.random.fork_rng(devices=[]):
@@ -93,6 +96,13 @@ def fold_lora(model: UnifiedModel) -> None:
 def lora_names(model: nn.Module) -> list[str]:
     """Names of the parameters that belong to changes."""
     return [name for name, _ in model.named_parameters() if name.rpartition(".")[2] in LORA]
+
+
+def train_lora(model: nn.Module) -> None:
+    """The changes are trained and nothing else is."""
+    changes = set(lora_names(model))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in changes)
 
 
 def _replace(model: nn.Module, name: str, part: nn.Module) -> None:
