@@ -329,7 +329,7 @@ class Run:
     def _begin_stage(self) -> None:
         recipe, stand = self.recipe, self.stand
         plan = self.plans[min(stand.stage, len(self.plans) - 1)]
-        freeze(self.model, plan.page.freeze)
+        freeze(self.model, plan.page.freeze, plan.page.train_only)
         cache = open_cache(recipe, self.model)
         in_bfloat16 = precision(recipe, self.world.device) == "bfloat16"
         self.stage = StageRun(
