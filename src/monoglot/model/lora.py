@@ -9,7 +9,6 @@ Source: LoRA (arXiv 2106.09685): `down` begins random and `up` at zero, so that 
 from __future__ import annotations
 
 import math
-import re
 from typing import Any
 
 import torch
@@ -30,9 +29,8 @@ class Lora(BaseModel):
 
     rank: int = Field(8, ge=1, description="Rank of each change.")
     alpha: float = Field(16.0, gt=0, description="The change is scaled by alpha / rank.")
-    layers: str = Field(
-        r"^(encoder|decoder)_layers\.",
-        description="Linear layers whose name holds this pattern (re.search) get one; all of the transformer's unless given.",
+    layers: tuple[str, ...] = Field(
+        ("encoder_layers", "decoder_layers"), description="Linear layers whose name starts so get one."
     )
 
 
@@ -66,7 +64,7 @@ def add_lora(model: UnifiedModel, settings: Lora, *, seed: int = 0) -> None:
     """Put changes beside a model's layers, in place; what the model says stays the same until they are trained.
 
     Raises:
-        ValueError: no layer's name holds the pattern, or the model has such changes already.
+        ValueError: no layer's name starts so, or the model has such changes already.
 
     >>> from monoglot.model.config import ModelConfig
     >>> model = UnifiedModel(ModelConfig(width=8, ffn=8, heads=2, encoder_layers=1, decoder_layers=1))
@@ -75,11 +73,11 @@ def add_lora(model: UnifiedModel, settings: Lora, *, seed: int = 0) -> None:
     """
     if lora_names(model):
         raise ValueError("the model has low-rank changes already; go on training those, or fold them first")
-    chosen = [
-        name for name, part in model.named_modules() if type(part) is nn.Linear and re.search(settings.layers, name)
-    ]
-    if not chosen:
-        raise ValueError(f"no linear layer's name holds {settings.layers!r}")
+    names = [name for name, part in model.named_modules() if type(part) is nn.Linear]
+    for prefix in settings.layers:
+        if not any(name.startswith(prefix) for name in names):
+            raise ValueError(f"no linear layer's name starts with {prefix!r}")
+    chosen = [name for name in names if name.startswith(settings.layers)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for name in chosen:
@@ -96,13 +94,6 @@ def fold_lora(model: UnifiedModel) -> None:
 def lora_names(model: nn.Module) -> list[str]:
     """Names of the parameters that belong to changes."""
     return [name for name, _ in model.named_parameters() if name.rpartition(".")[2] in LORA]
-
-
-def train_lora(model: nn.Module) -> None:
-    """The changes are trained and nothing else is."""
-    changes = set(lora_names(model))
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in changes)
 
 
 def _replace(model: nn.Module, name: str, part: nn.Module) -> None:

@@ -211,6 +211,9 @@ class Stage(_Page):
     freeze: tuple[str, ...] = Field(
         ("words", "encoders"), description="Parameters whose name starts so are not trained."
     )
+    train_only: tuple[str, ...] = Field(
+        (), description="Only parameters whose name starts so are trained; in place of `freeze`."
+    )
     model_changes: dict[str, Any] = Field(
         {},
         description="Settings in which the model differs from how the stage finds it: resolution, frames, dropout; new modalities too.",

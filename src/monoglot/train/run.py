@@ -32,7 +32,7 @@ from monoglot.decode.predict import Predictor
 from monoglot.decode.search import SearchSettings
 from monoglot.errors import InputError
 from monoglot.files import write_text
-from monoglot.model.lora import fold_lora, lora_names, train_lora
+from monoglot.model.lora import fold_lora
 from monoglot.model.unified import UnifiedModel
 from monoglot.report.run import write_run_report
 from monoglot.rng import stream
@@ -362,9 +362,7 @@ class Run:
     def _begin_stage(self) -> None:
         recipe, stand = self.recipe, self.stand
         plan = self.plans[min(stand.stage, len(self.plans) - 1)]
-        freeze(self.model, plan.page.freeze)
-        if lora_names(self.model):
-            train_lora(self.model)
+        freeze(self.model, plan.page.freeze, plan.page.train_only)
         cache = open_cache(recipe, self.model)
         in_bfloat16 = precision(recipe, self.world.device) == "bfloat16"
         self.stage = StageRun(
