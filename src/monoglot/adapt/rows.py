@@ -1,7 +1,7 @@
 """A user's rows before anything is trained on them: read, audited, given their possible answers, set apart by group.
 
     files -> read_training -> samples, held-out samples, Audit        problems end it with one line; notes are told once
-    samples -> answer_sets -> AnswerSet(task, text, lang, choices)    with_choices fills them in where a row has none
+    samples -> answer_sets -> Answers(task, text, lang, choices)    with_choices fills them in where a row has none
     samples -> split_by_group -> train, held out                      take_shots -> k rows of each answer
     samples -> row_of, write_samples -> rows.jsonl
 
@@ -19,12 +19,12 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from monoglot.adapters import Answers, Limits
 from monoglot.data.prepare import Settings
 from monoglot.data.rowfile import MANIFEST, RowFile
 from monoglot.data.rows import TAR, read_rows, sample_to_row, write_rows
 from monoglot.data.stats import BOX_ASKED, FREE_TASKS
 from monoglot.errors import InputError, MediaError
-from monoglot.files import read_json, write_json
 from monoglot.modalities.source import open_source
 from monoglot.nouns import Media, Posed, Sample
 from monoglot.registry import unknown_name
@@ -412,35 +412,7 @@ def _long_answers(samples: Sequence[Sample], config: Settings, tokens: Callable[
 # ------------------------------------------------------------------------------------------------------------- answers
 
 
-@dataclass(frozen=True)
-class AnswerSet:
-    """The answers that a question may have."""
-
-    task: str
-    text: str
-    """The question, its white space as single spaces. A set whose text is empty holds for every text of the task that has none of its own."""
-    lang: str
-    choices: tuple[str, ...]
-    """At least two, sorted."""
-
-    def to_json(self) -> dict[str, Any]:
-        return {"task": self.task, "text": self.text, "lang": self.lang, "choices": list(self.choices)}
-
-    @classmethod
-    def from_json(cls, value: Any, where: object = "answers") -> AnswerSet:
-        """Raises InputError when a value is no set of answers."""
-        names = ("task", "text", "lang", "choices")
-        if not isinstance(value, dict) or set(value) != set(names):
-            raise InputError.at(where, "answers", "an entry has other keys", f"expected {', '.join(names)}")
-        choices = value["choices"]
-        if not all(isinstance(value[name], str) for name in names[:3]):
-            raise InputError.at(where, "answers", "task, text or lang is no string", "write it again")
-        if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(item, str) for item in choices):
-            raise InputError.at(where, "choices", "are not two or more strings", "write it again")
-        return cls(value["task"], value["text"], value["lang"], tuple(choices))
-
-
-def answer_sets(samples: Iterable[Sample]) -> tuple[AnswerSet, ...]:
+def answer_sets(samples: Iterable[Sample]) -> tuple[Answers, ...]:
     """The answers of each question that is asked again and again, from rows that have no choices of their own.
 
     Asked of training rows only: what is held out must not tell. A question gets a set when at least two different answers
@@ -448,7 +420,7 @@ def answer_sets(samples: Iterable[Sample]) -> tuple[AnswerSet, ...]:
 
     >>> rows = [Sample(str(n), "vqa", text="kind?", targets=(said,)) for n, said in enumerate(("b", "a", "b", "a"))]
     >>> answer_sets(rows)
-    (AnswerSet(task='vqa', text='', lang='en', choices=('a', 'b')),)
+    (Answers(task='vqa', text='', lang='en', choices=('a', 'b'), head=None),)
     """
     said: dict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
     for sample in samples:
@@ -457,7 +429,7 @@ def answer_sets(samples: Iterable[Sample]) -> tuple[AnswerSet, ...]:
     for key in [key for key, answers in said.items() if key[0] == "classify" and key[1] and len(answers) == 1]:
         said[key[0], "", key[2]].update(said.pop(key))  # a text that is no question: its answers stand with the others'
     return tuple(
-        AnswerSet(*key, tuple(sorted(answers)))
+        Answers(task=key[0], text=key[1], lang=key[2], choices=tuple(sorted(answers)))
         for key, answers in sorted(said.items())
         if len(answers) > 1 and (key[0] == "classify" or _repeat(answers))
     )
@@ -472,32 +444,10 @@ def _repeat(answers: Counter[str]) -> bool:
     return 2 * len(answers) <= answers.total() and len(answers) <= MOST_ANSWERS
 
 
-def with_choices(samples: Iterable[Sample], sets: Iterable[AnswerSet]) -> list[Sample]:
+def with_choices(samples: Iterable[Sample], sets: Iterable[Answers]) -> list[Sample]:
     """The samples, each without choices given those of its question: by task, text and language, else by task and language."""
-    known = {(found.task, found.text, found.lang): found.choices for found in sets}
-
-    def fill(sample: Sample) -> Sample:
-        if sample.choices:
-            return sample
-        texts = (_plain(sample.text), "")
-        found = (known.get((sample.task, text, sample.lang)) for text in texts)
-        choices = next(filter(None, found), None)
-        return sample if choices is None else replace(sample, choices=choices)
-
-    return [fill(sample) for sample in samples]
-
-
-def write_answers(path: Path, sets: Iterable[AnswerSet]) -> None:
-    """Write answers.json."""
-    write_json(path, [found.to_json() for found in sets])
-
-
-def read_answers(path: Path) -> tuple[AnswerSet, ...]:
-    """Read what `write_answers` wrote. Raises InputError."""
-    value = read_json(path, "the answers that questions may have")
-    if not isinstance(value, list):
-        raise InputError.at(path, "answers", "is no list", "write it again")
-    return tuple(AnswerSet.from_json(item, path) for item in value)
+    limits = Limits(sets)
+    return [limits.fill(sample) for sample in samples]
 
 
 def labels(samples: Sequence[Sample]) -> list[Label]:
