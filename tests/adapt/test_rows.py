@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter, defaultdict
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -77,6 +79,7 @@ def test_good_rows_are_read_in_order_and_nothing_is_told(rows):
     apart = rows(kind("a", "apart1.png"), kind("b", "apart2.png"), name="apart.jsonl")
     samples, held_out, found = read_training([first], CONFIG, held_out=apart)
     assert [sample.targets[0] for sample in samples] == ["a", "b"] * 6
+    assert held_out is not None
     assert len(held_out) == 2
     assert (found.problems, found.notes) == ((), ())
     samples, held_out, _ = read_training([first, second], CONFIG)
@@ -337,15 +340,23 @@ def test_answers_that_are_no_sets(tmp_path, monkeypatch, value, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "answers.json").write_text(json.dumps(value))
     with pytest.raises(InputError) as wrong:
-        read_answers("answers.json")
+        read_answers(Path("answers.json"))
     assert str(wrong.value) == message
 
 
 def test_classes_of_rows():
     assert Counter(labels(pictures(*"abab"))) == {("vqa", "en", QUESTION, "a"): 2, ("vqa", "en", QUESTION, "b"): 2}
-    asked = [*pictures("yes", text="is it red?"), *pictures("no", text="is it big?")]
-    assert set(labels(asked)) == {("vqa", "en", "", "")}  # two questions, two answers: free
-    assert set(labels([*asked, *asked])) == {("vqa", "en", "", "yes"), ("vqa", "en", "", "no")}
+    assert set(labels(pictures("a", "b", "c"))) == {("vqa", "en", "", "")}  # each new: free
+    asked = [
+        Sample(str(n), "vqa", (Media("image", "1.png"),), f"is it {n}?", targets=(("yes", "no")[n % 2],))
+        for n in range(42)
+    ]
+    assert set(labels(asked)) == {("vqa", "en", "", "yes"), ("vqa", "en", "", "no")}  # too many questions to tell apart
+    assert answer_sets(asked) == (AnswerSet("vqa", "", "en", ("no", "yes")),)
+    assert set(labels(asked[:20])) == {("vqa", "en", "", "")}
+    counted = [replace(sample, targets=(str(n % 21),)) for n, sample in enumerate(asked)]
+    assert set(labels(counted)) == {("vqa", "en", "", "")}  # and too many answers
+    assert answer_sets(counted) == ()
     assert set(labels(pictures("a cup", "a cup", task="caption"))) == {("caption", "en", "", "")}
 
 
