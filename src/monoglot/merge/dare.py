@@ -22,8 +22,8 @@ def dare(pieces: Pieces) -> Tensor:
 
 def kept_changes(pieces: Pieces) -> Iterator[Tensor]:
     for index, change in enumerate(pieces.changes()):
-        kept = torch.from_numpy(pieces.rng(index).random(change.shape, dtype="float32") < pieces.density)
-        yield change.mul_(kept).div_(pieces.density)
+        kept = torch.from_numpy(pieces.rng(index).random(change.numel(), dtype="float32") < pieces.density)
+        yield change.mul_(kept.view_as(change)).div_(pieces.density)
 
 
 DARE = MERGERS.add(
