@@ -49,8 +49,9 @@ def test_importing_monoglot_brings_no_torch():
     assert run(f"import monoglot; monoglot.Sample, monoglot.Prediction, monoglot.__version__; {HEAVY}") == "[]\n"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["predict", "--help"], ["train", "--help"], ["data", "--help"]])
-def test_help_brings_no_torch(arguments):
+@pytest.mark.parametrize("verb", [[], ["predict"], ["train"], ["merge"], ["data"]])
+def test_help_brings_no_torch(verb):
+    arguments = [*verb, "--help"]
     code = f"""
 import runpy, sys
 sys.argv = ["monoglot", *{arguments}]

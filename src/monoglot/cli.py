@@ -293,6 +293,78 @@ def adapt(
     )
 
 
+@app.command()
+def merge(
+    models: Annotated[
+        list[str],
+        typer.Argument(help="A YAML page (recipes/merge), or the model folders to merge.", metavar="RECIPE|MODEL..."),
+    ],
+    out: Annotated[Optional[Path], typer.Option("--out", help="The new model folder.")] = None,  # noqa: UP045
+    method: Annotated[
+        str, typer.Option("--method", help="average, interpolate, slerp, task_arithmetic, ties ...")
+    ] = "",
+    weights: Annotated[str, typer.Option("--weights", help="How much each model counts: 0.8,0.2")] = "",
+    base: Annotated[str, typer.Option("--base", help="The model that all were fine-tuned from.")] = "",
+    scale: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--scale", help="How far to go from the base; 1 is all that was learned on average."),
+    ] = None,
+    density: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--density", help="Share of each model's changes that ties and dare keep."),
+    ] = None,
+    seed: Annotated[Optional[int], typer.Option("--seed", help="Of what dare keeps.")] = None,  # noqa: UP045
+    fisher_data: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--fisher-data", help="Rows that show what matters to each model: one file for each, or one."),
+    ] = None,
+    search: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--search", help="Validation rows to look for coefficients on; may be given several times."),
+    ] = None,
+    score: Annotated[str, typer.Option("--score", help="What --search follows: metric or loss.")] = "",
+    trials: Annotated[Optional[int], typer.Option("--trials", help="Most models that --search tries.")] = None,  # noqa: UP045
+    test: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--test", help="Rows on which models and result are scored in the end."),
+    ] = None,
+    dtype: Annotated[str, typer.Option("--dtype", help="How weights are stored: float32, bfloat16, float16.")] = "",
+    int8: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--int8", help="Matrices to store as 8-bit integers, by pattern."),
+    ] = None,
+    name: Annotated[str, typer.Option("--name", help="What the model is called.")] = "",
+    threads: Threads = None,
+) -> None:
+    """Merge models by their weights, tensor by tensor; docs/merge.md says which method when."""
+    from monoglot.merge.recipe import make_page, read_page
+
+    options: dict[str, Any] = {
+        "out": out and str(out),
+        "method": method,
+        "base": base,
+        "scale": scale,
+        "density": density,
+    }
+    options |= {"seed": seed, "fisher_data": fisher_data, "test": test, "dtype": dtype, "int8": int8, "name": name}
+    options = {key: value for key, value in options.items() if value is not None and value not in ("", [])}
+    if weights:
+        options["weights"] = _numbers("--weights", weights)
+    if search:
+        looked: dict[str, Any] = {"data": search, "score": score, "trials": trials}
+        options["search"] = {key: value for key, value in looked.items() if value}
+    else:
+        _refuse({"--score": score, "--trials": trials}, "needs --search", "give validation rows")
+    if len(models) == 1 and models[0].endswith((".yaml", ".yml")):
+        page = read_page(Path(models[0]), options)
+    else:
+        page = make_page({"parents": models, **options})
+    _threads(threads)
+    from monoglot.merge.run import merge as run
+
+    typer.echo(str(run(page).folder))
+
+
 @app.command("import")
 def import_(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of UnIVAL, OFA or BART-base.")],
@@ -648,6 +720,15 @@ def _box(text: str) -> list[float] | None:
 def _command() -> str:
     """What was typed."""
     return shlex.join(["monoglot", *sys.argv[1:]])
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        return [float(number) for number in text.split(",")]
+    except ValueError:
+        raise InputError.at(
+            "command line", option, f"{text!r} is not numbers with commas", "for example 0.8,0.2"
+        ) from None
 
 
 def _threads(count: int | None) -> None:

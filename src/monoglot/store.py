@@ -34,7 +34,8 @@ from monoglot.text.tokenizer import Tokenizer
 FORMAT = 1
 BUNDLED = Path(__file__).parent / "assets"
 """Models that come with the package: a folder each."""
-_FACTOR = ".row_factor"
+FACTOR = ".row_factor"
+"""Ends the name under which the factors of a matrix of 8-bit integers are stored, float32[rows, 1]."""
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
 
@@ -66,7 +67,7 @@ def save_model(
         int8: patterns (re.search) of names of matrices to store as 8-bit integers.
     """
     folder = Path(folder)
-    tensors, aliases = _stored(model.state_dict(), dtype, int8)
+    tensors, aliases = stored(model.state_dict(), dtype, int8)
     config = {"format": FORMAT, "monoglot": __version__, "model": model.config.model_dump(mode="json")}
     write_json(folder / "config.json", config)
     with atomic_path(folder / "tokenizer.json") as temporary:
@@ -166,25 +167,34 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         with safe_open(path, "pt") as file:
             stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is not a dict)
             aliases = json.loads((file.metadata() or {}).get("aliases", "{}"))
-        return _restored(stored, aliases)
-    except (SafetensorError, OSError, ValueError, LookupError, AttributeError, RuntimeError) as error:
-        wrong = f"cannot be read ({' '.join(str(error).split())})"
-        raise InputError.at(path, "weights", wrong, "the file is truncated or not a model's; get it again") from None
+        return restored(stored, aliases)
+    except UNREADABLE as error:
+        raise unreadable(path, error) from None
 
 
-def _restored(stored: dict[str, Tensor], aliases: dict[str, str]) -> dict[str, Tensor]:
-    """The way back from `_stored`, in float32."""
+UNREADABLE = (SafetensorError, OSError, ValueError, LookupError, AttributeError, RuntimeError)
+"""What reading a weights file may raise."""
+
+
+def unreadable(path: Path, error: Exception) -> InputError:
+    """What to tell about a weights file that cannot be read."""
+    wrong = f"cannot be read ({' '.join(str(error).split())})"
+    return InputError.at(path, "weights", wrong, "the file is truncated or not a model's; get it again")
+
+
+def restored(stored: dict[str, Tensor], aliases: dict[str, str]) -> dict[str, Tensor]:
+    """The way back from `stored`, in float32."""
     state = {}
     for name, tensor in stored.items():
-        if name.endswith(_FACTOR):
+        if name.endswith(FACTOR):
             continue
-        if name + _FACTOR in stored:
-            tensor = tensor.float() * stored[name + _FACTOR].float()
+        if name + FACTOR in stored:
+            tensor = tensor.float() * stored[name + FACTOR].float()
         state[name] = tensor.float() if tensor.is_floating_point() else tensor
     return state | {name: state[same] for name, same in aliases.items()}
 
 
-def _stored(
+def stored(
     state: dict[str, Tensor], dtype: torch.dtype, int8: Sequence[str]
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors as they go to disk, and the names that mean a tensor stored under another name."""
@@ -201,7 +211,7 @@ def _stored(
         if tensor.dim() == 2 and any(re.search(pattern, name) for pattern in int8):
             factor = (tensor.float().abs().amax(dim=1, keepdim=True) / 127).clamp(min=1e-12)
             tensors[name] = (tensor.float() / factor).round().to(torch.int8)
-            tensors[name + _FACTOR] = factor
+            tensors[name + FACTOR] = factor
         else:
             tensors[name] = tensor.to(dtype).contiguous() if tensor.is_floating_point() else tensor.contiguous()
     return tensors, aliases

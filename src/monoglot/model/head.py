@@ -56,7 +56,7 @@ def blocks_of(model: UnifiedModel, samples: Sequence[Sample], pools: Sequence[st
     """The blocks of features for such rows: what each encoder says of their media, and what the unified encoder says."""
     seen = {media.modality for sample in samples for media in sample.media}
     names = [name for name in model.config.modalities if name in seen]
-    blocks = {f"{name}.{pool}": int(model.encoders[name].channels) for name in names for pool in pools}
+    blocks = {f"{name}.{pool}": int(getattr(model.encoders[name], "channels")) for name in names for pool in pools}
     return blocks | {f"{MEMORY}.mean": model.config.width}
 
 
