@@ -178,6 +178,8 @@ class Pack:
     summary: str
     build: Callable[[PackWriter], None]
     needs: tuple[str, ...] = ()
+    terms: str = ""
+    """What its licence asks of whoever builds it; told before anything is downloaded."""
 
 
 PACKS: Registry[Pack] = Registry("pack")
@@ -202,6 +204,8 @@ def build(name: str, out: Path, *, seed: int = 0, limit: int | None = None, forc
     if (folder / "sources.json").is_file() and not force:
         console.print(f"{name}: already built in {folder}", markup=False)
         return folder
+    if pack.terms:
+        console.print(f"{name}: {pack.terms}", markup=False)
     for need in pack.needs:
         build(need, out, seed=seed, limit=limit)
     try:
