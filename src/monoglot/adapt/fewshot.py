@@ -283,6 +283,8 @@ def distinct(shots: Sequence[str], train: Sequence[Sample]) -> tuple[tuple[str, 
         notes.append(
             f"{', '.join(missing)} shots are left out: no answer has more than {most} rows, so they give no others"
         )
+    if 1 in kept:
+        notes.append(f"{kept.pop(1)} shots are left out: they are one row in all")
     if larger := [one for one in kept.values() if one != ALL and int(one) > most]:
         notes.append(f"{larger[0]} shots are all rows there are: no answer has more than {most}")
     return tuple(one for one in shots if one in kept.values()), notes
@@ -407,7 +409,7 @@ class Runner:
         made = adapt(self.folder, file, folder, method=method, seed=seed, minutes=self.minutes, quiet=True)
         predictor = load(made.folder)
         if not self.keep:
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)
         keep_features(predictor, self.plan.test, self.out / "features", self.caches)
         why = f"{made.method}: {made.why}" if method == "auto" else made.why
         return Answerer(lambda asked, fresh: _answers(predictor, asked, fresh), made.seconds, made.megabytes, why)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import copy
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ SIZE = 224
 ENOUGH = 5
 """Rows of a class from which settings are chosen by cross-validation."""
 FOLDS = 5
-STRENGTHS = tuple(10.0**power for power in range(-4, 3))
+STRENGTHS = tuple(10.0**power for power in range(-4, 2))
 """Values of C that are tried; without enough rows it is 1, scikit-learn's."""
 EPOCHS, PATIENCE, BATCH, RATE = 20, 3, 16, 1e-4
 """Of fine-tuning: at most so many epochs, so many without gain, rows a step, learning rate of AdamW."""
@@ -335,7 +336,9 @@ def logistic(features: Any, labels: Sequence[str], *, apart: Sequence[Hashable],
         return model.fit(features, labels)
     split = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     search = GridSearchCV(model, {"logisticregression__C": STRENGTHS}, cv=split)
-    return search.fit(features, labels, groups=apart).best_estimator_
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # an answer has fewer rows than there are folds
+        return search.fit(features, labels, groups=apart).best_estimator_
 
 
 def _folds(labels: Sequence[str], apart: Sequence[Hashable]) -> int:
@@ -495,7 +498,9 @@ def _epochs(eye: Backbone, maps: Any, shots: Sequence[Sample], means: np.ndarray
 
     labels, apart = _labels(shots), groups(shots)
     split = StratifiedGroupKFold(_folds(labels, apart), shuffle=True, random_state=seed)
-    train, held = next(split.split(means, labels, apart))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # as in `logistic`
+        train, held = next(split.split(means, labels, apart))
     known = [shots[index] for index in train]
     probe = logistic(means[train], _labels(known), apart=groups(known), seed=seed)
     asked = [shots[index] for index in held if labels[index] in set(probe.classes_)]
