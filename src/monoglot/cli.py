@@ -365,6 +365,60 @@ def merge(
     typer.echo(str(run(page).folder))
 
 
+@app.command()
+def fewshot(
+    data: Annotated[Path, typer.Option("--data", help="Rows of one task to take shots from (JSONL).")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for cells.jsonl, fewshot.json, fewshot.png, report.html.")],
+    model: Model = "nano",
+    test: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--test", help="Rows to score with; else whole groups of --data are set apart."),
+    ] = None,
+    shots: Annotated[
+        str, typer.Option("--shots", help="Rows of each answer, parted by commas; 'all' for every row.")
+    ] = "1,2,5,10,20,50,all",
+    seeds: Annotated[int, typer.Option("--seeds", help="How often shots are drawn.")] = 3,
+    methods: Annotated[
+        str, typer.Option("--methods", help="Ways to adapt, parted by commas: head, connector, lora, full, auto.")
+    ] = "head,lora",
+    rivals: Annotated[
+        str,
+        typer.Option(
+            "--rivals", help="Dedicated models on the same rows: probe, finetune, tfidf; 'auto' for what fits, 'none'."
+        ),
+    ] = "auto",
+    limit_test: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--limit-test", min=1, help="At most so many test rows."),
+    ] = None,
+    minutes_each: Annotated[
+        float, typer.Option("--minutes-each", min=0.01, help="Most that one training may take.")
+    ] = 2.0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the cells that --out has already.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the adapters, in OUT/adapters.")] = False,
+    threads: Threads = None,
+) -> None:
+    """Curves of few shots: the model, adapted, against dedicated models trained on the same rows."""
+    _threads(threads)
+    from monoglot.adapt.fewshot import fewshot as run
+
+    page = run(
+        model,
+        data,
+        out,
+        test=test,
+        shots=shots,
+        seeds=seeds,
+        methods=methods,
+        rivals=rivals,
+        limit_test=limit_test,
+        minutes=minutes_each,
+        resume=resume,
+        keep=keep,
+    )
+    typer.echo(str(page))
+
+
 @app.command("import")
 def import_(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of UnIVAL, OFA or BART-base.")],
