@@ -48,7 +48,7 @@ def test_importing_monoglot_brings_no_torch():
     assert run(f"import monoglot; monoglot.Sample, monoglot.Prediction, monoglot.__version__; {HEAVY}") == "[]\n"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["predict", "--help"], ["train", "--help"], ["data", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["predict", "--help"], ["compare", "--help"], ["train", "--help"], ["data", "--help"]])
 def test_help_brings_no_torch(arguments):
     code = f"""
 import runpy, sys

@@ -230,6 +230,26 @@ def report(
     typer.echo(str(write_run_report(run, price_per_hour=price, watts=watts)))
 
 
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="A model folder, a bundled model, or predictions (.jsonl) of the rows.")],
+    b: Annotated[str, typer.Argument(help="The other one.")],
+    data: Annotated[list[Path], typer.Option("--data", help="Rows with answers (JSONL); may be given several times.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Where everything goes (JSON).")] = None,
+    examples: Annotated[
+        int, typer.Option("--examples", min=0, help="Rows whose score changed to write beside --out, of each task.")
+    ] = 0,
+    limit: Annotated[Optional[int], typer.Option("--limit", min=1, help="At most so many rows of each file.")] = None,  # noqa: UP045
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Rows that run together.")] = 16,
+    threads: Threads = None,
+) -> None:
+    """Say whether B is better than A on the same rows: paired differences, intervals, tests."""
+    from monoglot.evaluate.compare import compare as run
+
+    _threads(threads)
+    run(a, b, data, out=out, examples=examples, limit=limit, batch_size=batch)
+
+
 @app.command("import")
 def import_(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of UnIVAL, OFA or BART-base.")],
