@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, Optional
 
@@ -83,6 +84,10 @@ def predict(
     box: Annotated[str, typer.Option("--box", help="x0,y0,x1,y1 as fractions, for region_caption.")] = "",
     lang: Annotated[str, typer.Option("--lang", help="Language of the answer.")] = "en",
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole prediction as JSON.")] = False,
+    adapter: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--adapter", help="An adapter of the model; of several, each row's `adapter` picks one by name."),
+    ] = None,
     data: Annotated[Optional[Path], typer.Option("--data", help="Rows to answer (JSONL).")] = None,  # noqa: UP045
     out: Annotated[Optional[Path], typer.Option("--out", help="Where the predictions of --data go (JSONL).")] = None,  # noqa: UP045
     resume: Annotated[bool, typer.Option("--resume", help="Leave out the rows that --out has already.")] = False,
@@ -136,9 +141,11 @@ def predict(
         given: dict[str, Any] = {"--task": task, "--image": image, "--video": video, "--audio": audio, "--text": text}
         given |= {"--choices": choices, "--box": box, "--lang": lang != "en", "--vqgan": vqgan, "--picture": picture}
         _refuse(given, "does not go with --data", "each row of the file says it itself")
-        _predict_rows(model, data, out, resume, batch, threads, search)
+        _predict_rows(model, adapter or [], data, out, resume, batch, threads, search)
         return
     _refuse({"--out": out, "--resume": resume}, "needs --data", "one answer is printed")
+    if len(adapter or []) > 1:
+        raise InputError.at("command line", "--adapter", "several given for one question", "give one, or --data")
     # A wrong question is told before a model is loaded.
     question = _question(
         task=task, image=image, video=video, audio=audio, text=text, choices=choices, box=_box(box), lang=lang
@@ -152,7 +159,10 @@ def predict(
     from monoglot.decode.predict import load
     from monoglot.decode.search import SearchSettings
 
-    prediction = load(model, search=SearchSettings.read("command line", **search)).predict(**question)
+    predictor = load(model, search=SearchSettings.read("command line", **search))
+    for folder in adapter or []:
+        predictor = predictor.with_adapter(folder)
+    prediction = predictor.predict(**question)
     if vqgan is not None and picture is not None:
         _paint(prediction.text, vqgan, picture)
     if as_json:
@@ -527,7 +537,14 @@ def _paint(codes: str, vqgan: Path, picture: Path) -> None:
 
 
 def _predict_rows(
-    model: str, data: Path, out: Path | None, resume: bool, batch: int, threads: int | None, search: dict[str, Any]
+    model: str,
+    adapters: list[str],
+    data: Path,
+    out: Path | None,
+    resume: bool,
+    batch: int,
+    threads: int | None,
+    search: dict[str, Any],
 ) -> None:
     from monoglot.decode.rows import check_files, predict_file
 
@@ -539,6 +556,11 @@ def _predict_rows(
     from monoglot.decode.search import SearchSettings
 
     predictor = load(model, search=SearchSettings.read("command line", **search))
+    if len(adapters) == 1:
+        predictor = predictor.with_adapter(adapters[0])
+    else:
+        for folder in adapters:
+            predictor.add_adapter(folder)
     errors = predict_file(predictor, data, out, resume=resume, batch_size=batch)
     if errors:
         rows = "1 row" if errors == 1 else f"{errors} rows"
@@ -564,7 +586,7 @@ def _question(*, box: list[float] | None, choices: str, **fields: Any) -> dict[s
     for media in sample.media:
         if not media.source.startswith(TAR) and not Path(media.source).exists():
             raise InputError.at(media.source, media.modality, "no such file", "correct the path")
-    pose(sample)
+    pose(sample if sample.choices else replace(sample, choices=("",)))  # an adapter may bring the choices
     return row
 
 

@@ -15,6 +15,15 @@ from typing import Any
 
 import torch
 
+from monoglot.adapters import (
+    Answers,
+    apply_adapter,
+    is_adapter,
+    question,
+    read_adapter,
+    read_answers,
+    weights_sha256,
+)
 from monoglot.data.prepare import Example, Preparer
 from monoglot.data.rows import BadRow, parse_row
 from monoglot.decode.constrain import BoxGrammar, Constraint, Count, ObjectGrammar, Trie, Words
@@ -22,6 +31,7 @@ from monoglot.decode.search import Hypothesis, SearchSettings, beam_search, scor
 from monoglot.errors import InputError
 from monoglot.model.unified import Memory, UnifiedModel
 from monoglot.nouns import Candidate, Media, Prediction, Sample
+from monoglot.registry import unknown_name
 from monoglot.store import load_model, model_folder
 from monoglot.tasks import TASKS, Task
 from monoglot.text.tokenizer import Tokenizer
@@ -36,7 +46,8 @@ def load(model: str | Path = "nano", *, search: SearchSettings | None = None) ->
     >>> load("nano").predict(task="name", image="cat.png").text  # doctest: +SKIP
     'cat'
     """
-    return Predictor(*load_model(model_folder(model)), search=search)
+    folder = model_folder(model)
+    return Predictor(*load_model(folder), search=search, answers=read_answers(folder), folder=folder)
 
 
 class Predictor:
@@ -44,6 +55,8 @@ class Predictor:
 
     Args:
         search: how to look for answers. What is not set is the task's: its longest answer, its length penalty, a beam of 3.
+        answers: what some questions may be answered with, where a row gives no choices.
+        folder: where the model is from; needed to put adapters on it.
 
     >>> best_five = SearchSettings(n_best=5)
     >>> surprising = SearchSettings(sample=True, top_p=0.9, temperature=1.2, seed=1)
@@ -51,10 +64,44 @@ class Predictor:
     'a cat'
     """
 
-    def __init__(self, model: UnifiedModel, tokenizer: Tokenizer, *, search: SearchSettings | None = None):
+    def __init__(
+        self,
+        model: UnifiedModel,
+        tokenizer: Tokenizer,
+        *,
+        search: SearchSettings | None = None,
+        answers: Sequence[Answers] = (),
+        folder: Path | None = None,
+    ):
         self.model, self.tokenizer, self.search = model.eval(), tokenizer, search or SearchSettings()
         self.preparer = Preparer(tokenizer, model.config)
         self._words = Words(model.config.vocabulary)
+        self.answers = {given.question: given for given in answers}
+        self.folder = folder
+        self.adapted: dict[str, Predictor] = {}
+        """Predictors of adapters on this model, by name; a row's `adapter` picks."""
+
+    def with_adapter(self, folder: str | Path) -> Predictor:
+        """A predictor of this model under an adapter. They share all tensors that the adapter does not change.
+
+        Raises InputError when the adapter is of another model.
+        """
+        adapter = read_adapter(Path(folder))
+        if self.folder is None or is_adapter(self.folder):
+            raise InputError.at(folder, "adapter", "needs its base", "load the model folder that it was made for")
+        base = adapter.settings.base
+        if weights_sha256(self.folder) != base.sha256:
+            wrong = f"was made for {base.name!r} with other weights than {self.folder}"
+            raise InputError.at(folder, "base", wrong, "load its own base, or adapt again")
+        model = apply_adapter(self.model, adapter)
+        return Predictor(model, self.tokenizer, search=self.search, answers=adapter.settings.answers)
+
+    def add_adapter(self, folder: str | Path) -> None:
+        """Rows whose `adapter` is this folder's name are answered by it from now on. Raises InputError as `with_adapter` does."""
+        name = Path(folder).resolve().name
+        if name in self.adapted:
+            raise InputError.at(folder, "adapter", f"there is one called {name!r} already", "rename the folder")
+        self.adapted[name] = self.with_adapter(folder)
 
     def predict(
         self,
@@ -111,12 +158,12 @@ class Predictor:
                 else:
                     examples.append((index, read))
             examples.sort(key=lambda pair: _kind(pair[1]))
-            for _, group in groupby(examples, key=lambda pair: _kind(pair[1])[:2]):
-                members = list(group)
+            for (adapter, *_), group in groupby(examples, key=lambda pair: _kind(pair[1])[:3]):
+                members, answering = list(group), self.adapted.get(adapter, self)
                 for first in range(0, len(members), batch_size):
                     part = members[first : first + batch_size]
                     started = time.perf_counter()
-                    for (index, _), prediction in zip(part, self._answer([example for _, example in part])):
+                    for (index, _), prediction in zip(part, answering._answer([example for _, example in part])):
                         answers[index] = replace(prediction, seconds=(time.perf_counter() - started) / len(part))
                     while given in answers:
                         yield answers[given]
@@ -129,6 +176,12 @@ class Predictor:
             return Prediction(row.id, row.task, "", error=str(row.error))
         try:
             sample = row if isinstance(row, Sample) else parse_row(row)
+            if name := _adapter(sample):
+                if name not in self.adapted:
+                    raise InputError.at(
+                        sample.where or f"sample {sample.id}", "adapter", unknown_name("adapter", name, self.adapted)
+                    )
+                return self.adapted[name]._example(sample)
             return self._example(sample)
         except InputError as error:
             name, task = (row.get("id", ""), row.get("task", "")) if isinstance(row, dict) else (row.id, row.task)
@@ -136,13 +189,18 @@ class Predictor:
 
     def _example(self, sample: Sample) -> Example:
         """Raises InputError as `Preparer.example` does, and when a choice is longer than the model can write."""
-        example = self.preparer.example(sample, with_target=False)
+        example = self.preparer.example(self._limited(sample), with_target=False)
         room = self._room - len(example.sequence.given_ids)
         for choice in example.posed.choices:
             if len(self.tokenizer.encode(f" {choice}")) > room:
                 wrong = f"{choice[:20]!r}... is longer than {room} tokens"
                 raise InputError.at(sample.where or f"sample {sample.id}", "choices", wrong, "shorten it")
         return example
+
+    def _limited(self, sample: Sample) -> Sample:
+        """The sample with the choices that its question has, unless it brings its own."""
+        given = self.answers.get(question(sample.task, sample.text, sample.lang))
+        return sample if sample.choices or given is None else replace(sample, choices=given.choices)
 
     @property
     def _room(self) -> int:
@@ -241,8 +299,13 @@ def _after(given: int, h: Hypothesis) -> Hypothesis:
     return Hypothesis(h.tokens[given:], h.score, h.token_scores[given:])
 
 
-def _kind(example: Example) -> tuple[str, int, tuple[int, ...]]:
-    """Rows of one kind run together: one task, constrained or not (free answers behind prompts of one length), then similar lengths."""
+def _adapter(sample: Sample) -> str:
+    """The adapter that a row asks for; '' for none."""
+    return str(sample.meta.get("adapter") or "")
+
+
+def _kind(example: Example) -> tuple[str, str, int, tuple[int, ...]]:
+    """Rows of one kind run together: one adapter and task, constrained or not (free answers behind prompts of one length), then similar lengths."""
     lengths = (len(example.sequence.source_ids), *(grid.length for grid in example.grids))
     given = -1 if example.posed.choices else len(example.sequence.given_ids)
-    return example.sample.task, given, lengths
+    return _adapter(example.sample), example.sample.task, given, lengths
