@@ -45,7 +45,8 @@ def test_right_and_wrong_are_counted_and_tested(made, command):
     assert 0.2 < one["low"] < 0.375 < one["high"] < 0.55
     assert one["verdict"] == "B is better (+37.5 points, p < 0.001)"
     assert "B is better (+37.5 points, p < 0.001)" in shown
-    assert result["command"].startswith("monoglot compare ") and "--examples 3" in result["command"]
+    assert result["command"].startswith("monoglot compare ")
+    assert "--examples 3" in result["command"]
     examples = [json.loads(line) for line in (made / "compare.examples.jsonl").read_text().splitlines()]
     assert [(row["id"], row["a"]["score"], row["b"]["text"]) for row in examples] == [
         ("w0", 1.0, "no"),
@@ -81,11 +82,14 @@ def test_lower_may_be_better_and_several_tests_are_corrected(tmp_path):
     a, b = predictions(tmp_path / "a.jsonl", bad, "transcribe"), predictions(tmp_path / "b.jsonl", good, "transcribe")
     wer, cer = compare(str(a), str(b), [tmp_path / "rows.jsonl"])
     assert (wer.metric, cer.metric) == ("wer", "cer")
-    assert wer.difference < 0 and (wer.a_better, wer.b_better) == (0, 12)
-    assert wer.test == "swaps" and not wer.right_or_wrong
+    assert wer.difference < 0
+    assert (wer.a_better, wer.b_better) == (0, 12)
+    assert wer.test == "swaps"
+    assert not wer.right_or_wrong
     assert wer.p == pytest.approx(2 / 2**12, rel=0.5)
     assert wer.p_holm == pytest.approx(2 * min(wer.p, cer.p))
-    assert wer.verdict.startswith("B is better (-") and "points, lower is better, p < 0.001" in wer.verdict
+    assert wer.verdict.startswith("B is better (-")
+    assert "points, lower is better, p < 0.001" in wer.verdict
 
 
 def test_no_difference_says_how_many_rows_would_show_one(made):
@@ -111,7 +115,8 @@ def test_two_models_on_the_same_rows(coloured_rows, command, model_folder, tmp_p
     assert "no difference shown (every row scores the same under A and B)" in shown
     assert found["notes"] == []
     code, shown, _ = command("compare", model_folder, model_folder, "--data", rows)
-    assert code == 0 and "note: A and B are the same" in shown
+    assert code == 0
+    assert "note: A and B are the same" in shown
 
 
 @pytest.mark.parametrize(
@@ -134,7 +139,9 @@ def test_two_models_on_the_same_rows(coloured_rows, command, model_folder, tmp_p
 def test_what_does_not_fit_is_told(made, command, change, told):
     change(made)
     code, _, error = command("compare", made / "a.jsonl", made / "b.jsonl", "--data", made / "rows.jsonl")
-    assert code == 2 and told in error and error.count("\n") == 1
+    assert code == 2
+    assert told in error
+    assert error.count("\n") == 1
 
 
 def test_what_does_not_go_together_is_told(made, command):
@@ -152,7 +159,7 @@ def test_a_task_without_a_metric_is_told(made, monkeypatch):
     from monoglot.tasks import TASKS
 
     monkeypatch.setitem(TASKS._entries, "name", replace(TASKS["name"], metrics=()))
-    with pytest.raises(ValueError, match="rows.jsonl:1: task: 'name' has no metric"):
+    with pytest.raises(ValueError, match=r"rows\.jsonl:1: task: 'name' has no metric"):
         compare(str(made / "a.jsonl"), str(made / "b.jsonl"), [made / "rows.jsonl"])
 
 

@@ -113,7 +113,7 @@ def test_rows_needed_have_the_power_that_is_promised():
 @pytest.mark.parametrize("metric", ["wer", "bleu_4", "exact_match"])
 def test_paired_bootstrap_is_the_explicit_loop(metric):
     rng = np.random.default_rng(5)
-    words = "a b c d e f".split()
+    words = ["a", "b", "c", "d", "e", "f"]
     said = [[" ".join(rng.choice(words, 6)) for _ in range(14)] for _ in range(3)]
     expected, first, second = said
     a, b = (METRICS[metric].score(answers, [[text] for text in expected]).terms for answers in (first, second))
@@ -193,6 +193,7 @@ def test_a_single_seed_or_equal_differences_have_no_interval():
     for values in ([2.0], [2.0, 2.0, 2.0], [0.0, 0.0]):
         one = t_interval(values)
         assert (one.mean, one.p) == (values[0], 1.0)
-        assert math.isnan(one.low) and math.isnan(one.high)
+        assert math.isnan(one.low)
+        assert math.isnan(one.high)
     with pytest.raises(ValueError, match="of nothing"):
         t_interval([])

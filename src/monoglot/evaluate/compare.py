@@ -240,7 +240,7 @@ def changes(
     left, right = (_scores(metric, samples, answers).per_item for answers in (a, b))
     order = sorted(np.flatnonzero(left != right), key=lambda index: (-abs(right[index] - left[index]), index))
     found = []
-    for index in order[:most]:
+    for index in map(int, order[:most]):
         sides = {
             side: {"text": answer.text, "box": answer.box, "score": float(score[index]), "error": answer.error}
             for side, answer, score in (("a", a[index], left), ("b", b[index], right))
@@ -306,13 +306,14 @@ def read_predictions(path: Path) -> dict[str, Prediction]:
                 continue
             try:
                 given = json.loads(text)
-                one = Prediction(given["id"], given["task"], given["text"], given["box"], error=given["error"])
+                box: Any = given["box"] and tuple(given["box"])
+                one = Prediction(given["id"], given["task"], given["text"], box, error=given["error"])
             except (ValueError, KeyError, TypeError):
                 fix = "expected what `monoglot predict --data` writes"
                 raise InputError.at(path, "", "is not a prediction", fix, line=line) from None
             if one.id in found:
                 raise InputError.at(path, "id", f"{one.id!r} is answered twice", "give one answer a row", line=line)
-            found[one.id] = replace(one, box=None if one.box is None else tuple(one.box))
+            found[one.id] = one
     return found
 
 
