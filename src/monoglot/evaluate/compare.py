@@ -130,7 +130,7 @@ def compare(
             if not TASKS[sample.task].metrics:
                 raise InputError.at(sample.where, "task", f"{sample.task!r} has no metric", "leave these rows out")
         need_answers(samples)
-    same = _fingerprint(a) == _fingerprint(b)
+    same = fingerprint(a) == fingerprint(b)
     notes = ["A and B are the same: every difference is 0, whatever the rows"] if same else []
     first = _source(a, data, sets)
     second = first if same else _source(b, data, sets)
@@ -252,7 +252,7 @@ def changes(
 # --- answers ----------------------------------------------------------------------------------------------------------
 
 
-def _fingerprint(source: str) -> str:
+def fingerprint(source: str) -> str:
     """The same for two copies of one model, or of one file of predictions."""
     path = model_folder(source)
     if path.is_file():

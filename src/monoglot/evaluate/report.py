@@ -81,13 +81,13 @@ def evaluate_files(
     return results
 
 
-def labels_of(data: Sequence[Path]) -> list[str]:
+def labels_of(data: Sequence[Path], field: str = "--data") -> list[str]:
     """A name for each file; InputError for a file that is given twice."""
     stems = [path.stem for path in data]
     labels = [s if stems.count(s) == 1 else f"{path.resolve().parent.name}.{s}" for path, s in zip(data, stems)]
     for path, label in zip(data, labels):
         if labels.count(label) > 1:
-            raise InputError.at(path, "--data", f"two files would be called {label!r}", "give each once, or rename one")
+            raise InputError.at(path, field, f"two files would be called {label!r}", "give each once, or rename one")
     return labels
 
 
