@@ -272,7 +272,9 @@ def transfer(
         typer.Option("--source-shots", min=1, help="Rows of each answer of a source; all unless given."),
     ] = None,
     method: Annotated[str, typer.Option("--method", help="How to adapt, as for `monoglot adapt`.")] = "lora",
-    minutes: Annotated[float, typer.Option("--minutes", min=0.01, help="Most minutes of one adaptation.")] = 1.0,
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", min=0.01, help="Most minutes of one adaptation.")
+    ] = None,
     limit: Annotated[Optional[int], typer.Option("--limit", min=1, help="Score at most so many rows of each.")] = None,  # noqa: UP045
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the cells that --out has.")] = False,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Rows that run together.")] = 16,

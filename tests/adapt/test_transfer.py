@@ -16,7 +16,7 @@ from monoglot.adapt import transfer as page
 from monoglot.adapt.transfer import plan, read_page, transfer
 from monoglot.errors import InputError
 from monoglot.evaluate.paired import t_interval
-from monoglot.report.transfer import Change, Measured, Transfer, figure, sentence, tables
+from monoglot.report.transfer import Change, Measured, Transfer, figure, from_json, sentence, tables, to_json
 
 HELP = {("a", "b"): 0.10, ("b", "a"): -0.06, ("a", "c"): 0.0}
 """What the score on the second gains when the first was learned before."""
@@ -60,7 +60,7 @@ def world(tmp_path, monkeypatch):
         return json.loads((Path(model) / "way.json").read_text()) if Path(model).is_dir() else []
 
     fake = ModuleType("monoglot.adapt.run")
-    fake.adapt, fake.METHODS = adapt, ("lora", "full")
+    fake.adapt = adapt
     monkeypatch.setitem(sys.modules, "monoglot.adapt.run", fake)
     monkeypatch.setattr(page, "load", load)
     monkeypatch.setattr(page, "evaluate", evaluate)
@@ -296,6 +296,13 @@ def test_the_sentence_counts_what_is_shown():
         "(1 would without it, 0.1 are expected by chance)."
     )
     assert sentence(made([])).startswith("Nothing is shown yet")
+
+
+def test_json_brings_everything_back(world):
+    found = run(world)
+    assert from_json(json.loads((world.out / "transfer.json").read_text())) == found
+    single = from_json(to_json(run(world, seeds=1, resume=True), ""))
+    assert math.isnan(single.gains["a", "b"].points.low)
 
 
 def test_cells_without_a_seed_stay_empty():

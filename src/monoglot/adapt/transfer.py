@@ -26,7 +26,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from monoglot import __version__, report
+from monoglot import report
+from monoglot.adapt.methods import METHODS
 from monoglot.data.rows import read_rows
 from monoglot.decode.predict import Predictor, load
 from monoglot.errors import InputError
@@ -39,7 +40,7 @@ from monoglot.files import appending, sha256_of, write_json
 from monoglot.modalities.source import open_source
 from monoglot.nouns import Media, Sample
 from monoglot.registry import unknown_name
-from monoglot.report.transfer import Change, Measured, Transfer, sentence, tables, write_transfer_report
+from monoglot.report.transfer import Change, Measured, Transfer, sentence, tables, to_json, write_transfer_report
 from monoglot.tasks import TASKS
 
 CELLS = "cells.jsonl"
@@ -72,7 +73,7 @@ class Settings:
     method: str
     shots: int
     source_shots: int | None
-    minutes: float
+    minutes: float | None
     limit: int | None
 
 
@@ -117,7 +118,7 @@ def transfer(
     shots: int = 20,
     source_shots: int | None = None,
     method: str = "lora",
-    minutes: float = 1.0,
+    minutes: float | None = None,
     limit: int | None = None,
     resume: bool = False,
     batch_size: int = 16,
@@ -131,7 +132,8 @@ def transfer(
         seeds: how often everything is repeated, with other rows of the targets.
         shots: rows of each answer that a target is learned from.
         source_shots: the same of a source; None for all its rows.
-        method, minutes: of each adaptation, as `monoglot.adapt.run.adapt` has them.
+        method: of each adaptation, as `monoglot.adapt.run.adapt` has it.
+        minutes: most time of an adaptation. How many steps fit depends on the machine: without it differences are fairer.
         limit: at most so many rows are scored of each file, evenly over it.
         resume: go on with the cells that `out` has, which must be of the same settings and files.
 
@@ -140,7 +142,8 @@ def transfer(
     """
     report.require()
     tasks = read_page(page)
-    _check_method(method)
+    if method != "auto":
+        METHODS[method]
     settings = Settings(model, method, shots, source_shots, minutes, limit)
     rows = read_tasks(page, tasks, limit)
     check_leaks(rows)
@@ -176,7 +179,8 @@ def transfer(
 
     found = summarise(settings, rows, done, seeds)
     command = ["monoglot", "transfer", str(page), "--model", model, "--out", str(out), "--seeds", str(seeds)]
-    command += ["--shots", str(shots), "--method", method, "--minutes", f"{minutes:g}"]
+    command += ["--shots", str(shots), "--method", method]
+    command += [] if minutes is None else ["--minutes", f"{minutes:g}"]
     command += [] if source_shots is None else ["--source-shots", str(source_shots)]
     command += [] if limit is None else ["--limit", str(limit)]
     write_json(out / "transfer.json", to_json(found, shlex.join(command)))
@@ -188,11 +192,12 @@ def show(found: Transfer, out: Path) -> None:
     """Print the tables and the sentence."""
     console = Console(width=None if Console().is_terminal else 150)
     for table in tables(found):
-        made = Table(*table.columns, title=table.caption, title_justify="left", box=None)
+        console.print(table.caption, highlight=False, markup=False, soft_wrap=True)
+        made = Table(*table.columns, box=None)
         for row in table.rows:
             made.add_row(*row)
         console.print(made)
-    console.print(sentence(found), highlight=False, markup=False)
+    console.print(sentence(found), highlight=False, markup=False, soft_wrap=True)
     console.print(f"{out / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -235,13 +240,6 @@ def _first_problem(error: ValidationError) -> tuple[str, str]:
     if first["type"] == "too_short" and field == "tasks":
         return field, "transfer is between two tasks at least"
     return field, first["msg"][:1].lower() + first["msg"][1:]
-
-
-def _check_method(method: str) -> None:
-    from monoglot.adapt.run import METHODS
-
-    if method not in METHODS:
-        raise InputError.at("command line", "--method", unknown_name("method", method, METHODS))
 
 
 def read_tasks(page: Path, tasks: TasksPage, limit: int | None) -> Rows:
@@ -502,31 +500,3 @@ def summarise(settings: Settings, rows: Rows, cells: Mapping[Key, Cell], seeds: 
         seconds=sum(cell.seconds for cell in counted),
         adaptations=sum(cell.seed is not None for cell in counted),
     )
-
-
-def to_json(found: Transfer, command: str) -> dict[str, Any]:
-    """What transfer.json holds; an interval that is not known is null."""
-
-    def mean(one: Any) -> dict[str, Any]:
-        return {name: None if value != value else value for name, value in asdict(one).items()}
-
-    def cells(changes: Mapping[tuple[str, str], Change]) -> list[dict[str, Any]]:
-        return [
-            {"source": one.source, "on": one.on, **mean(one.points), "p_holm": one.p_holm} for one in changes.values()
-        ]
-
-    whole = {name: getattr(found, name) for name in ("model", "method", "shots", "source_shots", "seeds")}
-    return {
-        "command": command,
-        "monoglot": __version__,
-        **whole,
-        "tasks": [asdict(task) for task in found.tasks],
-        "old": [asdict(one) for one in found.old],
-        "before": dict(found.before),
-        "direct": {name: mean(one) for name, one in found.direct.items()},
-        "gains": cells(found.gains),
-        "kept": cells(found.kept),
-        "shown": sentence(found),
-        "seconds": round(found.seconds, 1),
-        "adaptations": found.adaptations,
-    }

@@ -10,11 +10,11 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monoglot import report
+from monoglot import __version__, report
 from monoglot.evaluate.paired import Mean
 from monoglot.files import atomic_path
 from monoglot.report import page
@@ -30,6 +30,7 @@ SURE = 0.05
 STRONG = 5.0
 """Points; the colours reach at least to this and its opposite, so that little stays pale."""
 MARK = "*"
+FRAMED = f"{MARK} and a frame: differs from 0 after Holm's correction"
 
 
 @dataclass(frozen=True)
@@ -180,8 +181,8 @@ def figure(found: Transfer) -> Figure:
     measured = [*names, *(one.name for one in found.old)]
     side, up, left = 1.18, 0.62, 0.35 + 0.085 * max(len(short(name)) for name in names)
     width = max(left + side * len(measured) + 0.25, 6.4)
-    head, gap = 0.95, 1.15
-    height = head + up * len(names) + gap + up * len(names) + 0.2
+    head, gap = 0.75, 1.0
+    height = head + up * len(names) + gap + up * len(names) + 0.4
     made = Figure(figsize=(width, height), facecolor="white")
 
     def panel(columns: Sequence[str], top: float) -> Axes:
@@ -198,10 +199,16 @@ def figure(found: Transfer) -> Figure:
     most = max([STRONG, *(abs(cell.points.mean) for cell in (*found.gains.values(), *found.kept.values()))])
     upper = panel(names, head)
     _map(upper, found.gains, names, names, most, direct, [short(name) for name in names])
-    upper.set_title("Points gained on a target (columns) by way of a source (rows)", loc="left", fontsize=9.5, pad=24)
+    upper.set_title(
+        "Points gained on a target (columns) by way of a source (rows)",
+        loc="left",
+        fontsize=9.5,
+        pad=24,
+    )
     lower = panel(measured, head + up * len(names) + gap)
     _map(lower, found.kept, names, measured, most, lambda source, on: None, [under(name) for name in measured])
     lower.set_title("Points changed by adapting to a task (rows)", loc="left", fontsize=9.5, pad=34)
+    made.text(left / width, 0.14 / height, FRAMED, fontsize=8.5)
     return made
 
 
@@ -308,3 +315,54 @@ def facts(found: Transfer) -> list[tuple[str, str]]:
         ("adaptations", str(found.adaptations)),
         ("time", f"{found.seconds / 60:.0f} min"),
     ]
+
+
+# --- JSON -------------------------------------------------------------------------------------------------------------
+
+
+def to_json(found: Transfer, command: str) -> dict[str, Any]:
+    """What transfer.json holds; an end of an interval that is not known is null."""
+    one = {"tasks": [asdict(task) for task in found.tasks], "old": [asdict(old) for old in found.old]}
+    said = {"command": command, "monoglot": __version__, "shown": sentence(found)}
+    plain = {name: getattr(found, name) for name in _PLAIN}
+    direct = {name: _known(mean) for name, mean in found.direct.items()}
+    maps = {
+        name: [
+            {"source": cell.source, "on": cell.on, **_known(cell.points), "p_holm": cell.p_holm}
+            for cell in getattr(found, name).values()
+        ]
+        for name in ("gains", "kept")
+    }
+    return said | plain | one | {"before": dict(found.before), "direct": direct} | maps
+
+
+def from_json(held: Mapping[str, Any]) -> Transfer:
+    """The way back."""
+
+    def mean(one: Mapping[str, Any]) -> Mean:
+        low, high = (math.nan if one[end] is None else one[end] for end in ("low", "high"))
+        return Mean(one["mean"], low, high, one["p"], tuple(one["values"]))
+
+    maps: dict[str, Any] = {
+        name: {
+            (one["source"], one["on"]): Change(one["source"], one["on"], mean(one), one["p_holm"]) for one in held[name]
+        }
+        for name in ("gains", "kept")
+    }
+    return Transfer(
+        **{name: held[name] for name in _PLAIN},
+        tasks=tuple(Measured(**one) for one in held["tasks"]),
+        old=tuple(Measured(**one) for one in held["old"]),
+        before=held["before"],
+        direct={name: mean(one) for name, one in held["direct"].items()},
+        **maps,
+    )
+
+
+_PLAIN = ("model", "method", "shots", "source_shots", "seeds", "seconds", "adaptations")
+
+
+def _known(mean: Mean) -> dict[str, Any]:
+    return {
+        name: None if name in ("low", "high") and math.isnan(value) else value for name, value in asdict(mean).items()
+    }
