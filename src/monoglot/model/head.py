@@ -117,9 +117,7 @@ def _pooled(model: UnifiedModel, batch: Batch, blocks: Blocks) -> Tensor:
     for block, width in blocks.items():
         name, _, pool = block.partition(".")
         here = [tokens.get((name, row)) for row in range(len(batch))]
-        x.append(
-            torch.stack([batch.weights.new_zeros(width) if t is None else POOLS[pool](torch.cat(t)) for t in here])
-        )
+        x.append(torch.stack([batch.weights.new_zeros(width) if t is None else POOLS[pool](torch.cat(t)) for t in here]))
     return torch.cat(x, dim=1).float().cpu()
 
 
@@ -274,9 +272,7 @@ class _Candidate:
     """Weights [C, F] and bias [C] from all rows."""
 
 
-def _nearest_mean(
-    z: Tensor, y: Tensor, classes: int, members: list[Tensor]
-) -> tuple[Tensor, Callable[[], tuple[Tensor, Tensor]]]:
+def _nearest_mean(z: Tensor, y: Tensor, classes: int, members: list[Tensor]) -> tuple[Tensor, Callable[[], tuple[Tensor, Tensor]]]:
     """Cosines with class means: for left-out rows, and how to learn from all."""
     one_hot = F.one_hot(y, classes).to(z.dtype)
     sums = one_hot.T @ z
@@ -298,9 +294,7 @@ def _ridges(z: Tensor, y: Tensor, classes: int, members: list[Tensor]) -> list[_
     """
     one_hot = F.one_hot(y, classes).to(z.dtype)
     count = one_hot.sum(0)
-    root = (len(y) / ((count > 0).sum() * count[y])).sqrt()[
-        :, None
-    ]  # of weights that sum to N, the same for each class
+    root = (len(y) / ((count > 0).sum() * count[y])).sqrt()[:, None]  # of weights that sum to N, the same for each class
     q = root / root.norm()
     targets = root * one_hot
     centre, shares = q.T @ (root * z) / root.norm(), q.T @ targets / root.norm()  # weighted means: [1, F], [1, C]
