@@ -264,6 +264,21 @@ def test_paths_start_from_the_page(world, monkeypatch, tmp_path_factory):
     assert read_page(world.page).tasks[0].train == world.folder / "a_train.jsonl"
 
 
+def test_the_page_of_the_documentation_runs(world):
+    """The page of docs/transfer.md, word for word, on files that are there."""
+    text = (Path(__file__).parents[2] / "docs" / "transfer.md").read_text()
+    world.page.write_text(text.split("```yaml\n")[1].split("```")[0])
+    listed = read_page(world.page)
+    for name, task in zip("abc", listed.tasks):
+        rows(task.train, name, range(6))
+        rows(task.test, name, range(6, 10))
+    for file in listed.old:
+        rows(file, file.stem.split(".")[0], range(3))
+    found = run(world, seeds=1)
+    assert list(found.before) == [*(task.name for task in listed.tasks), "names.test", "transcripts.test"]
+    assert len(found.gains) == 6
+
+
 # --- what is said -----------------------------------------------------------------------------------------------------
 
 
