@@ -49,7 +49,9 @@ def test_importing_monoglot_brings_no_torch():
     assert run(f"import monoglot; monoglot.Sample, monoglot.Prediction, monoglot.__version__; {HEAVY}") == "[]\n"
 
 
-@pytest.mark.parametrize("verb", [[], ["predict"], ["train"], ["merge"], ["data"]])
+@pytest.mark.parametrize(
+    "verb", [[], ["predict"], ["train"], ["adapt"], ["fewshot"], ["transfer"], ["compare"], ["merge"], ["data"]]
+)
 def test_help_brings_no_torch(verb):
     arguments = [*verb, "--help"]
     code = f"""
