@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from monoglot.errors import InputError
 from monoglot.files import atomic_path, read_json, sha256_of, write_json, write_text
 from monoglot.model.lora import LORA, Lora, add_lora
 from monoglot.model.unified import UnifiedModel
+from monoglot.nouns import Sample
 
 FORMAT = 1
 SETTINGS, WEIGHTS, ANSWERS = "adapter.json", "adapter.safetensors", "answers.json"
@@ -47,16 +48,38 @@ class Answers(_Page):
     """What a question may be answered with."""
 
     task: str
-    text: str = Field("", description="The question, word for word.")
+    text: str = Field(
+        "",
+        description="The question, its white space as single spaces; '' for every text of the task that has none of its own.",
+    )
     lang: str = "en"
     choices: tuple[str, ...] = Field(min_length=1)
     head: dict[str, Any] | None = Field(
         None, description="Settings of the head that picks among them; None: the decoder writes."
     )
 
-    @property
-    def question(self) -> tuple[str, str, str]:
-        return question(self.task, self.text, self.lang)
+
+class Limits:
+    """Which `Answers` hold for a sample.
+
+    >>> limits = Limits([Answers(task="vqa", text="what kind?", choices=("red", "green"))])
+    >>> limits.fill(Sample("1", "vqa", text="what  kind?")).choices, limits.fill(Sample("2", "vqa", text="how many?")).choices
+    (('red', 'green'), ())
+    """
+
+    def __init__(self, answers: Iterable[Answers]):
+        self._known = {(given.task, given.text, given.lang): (index, given) for index, given in enumerate(answers)}
+
+    def of(self, sample: Sample) -> tuple[int, Answers] | None:
+        """The answers of a sample's question, with their place; None if nothing is known of it."""
+        texts = (" ".join(sample.text.split()), "")
+        found = (self._known.get((sample.task, text, sample.lang)) for text in texts)
+        return next(filter(None, found), None)
+
+    def fill(self, sample: Sample) -> Sample:
+        """The sample with the choices of its question, unless it brings its own."""
+        found = None if sample.choices else self.of(sample)
+        return sample if found is None else replace(sample, choices=found[1].choices)
 
 
 class AdapterSettings(_Page):
@@ -81,19 +104,14 @@ class Adapter:
         """Tensors of the model, without those of heads."""
         return {name: tensor for name, tensor in self.tensors.items() if not name.startswith(_HEAD)}
 
-    def head(self, index: int) -> dict[str, Tensor]:
-        """Tensors of the head of `settings.answers[index]`."""
-        start = f"{_HEAD}{index}."
-        return {name.removeprefix(start): tensor for name, tensor in self.tensors.items() if name.startswith(start)}
-
-
-def question(task: str, text: str, lang: str) -> tuple[str, str, str]:
-    """What makes two rows ask the same: spaces don't count.
-
-    >>> question("classify", " which  drum? ", "en")
-    ('classify', 'which drum?', 'en')
-    """
-    return task, " ".join(text.split()), lang
+    def heads(self) -> dict[int, dict[str, Tensor]]:
+        """Tensors of heads, by the place of their `Answers`."""
+        found: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in self.tensors.items():
+            if name.startswith(_HEAD):
+                index, _, own = name.removeprefix(_HEAD).partition(".")
+                found.setdefault(int(index), {})[own] = tensor
+        return found
 
 
 def is_adapter(folder: Path) -> bool:

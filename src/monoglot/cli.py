@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import traceback
 import warnings
@@ -292,6 +293,57 @@ def fewshot(
         keep=keep,
     )
     typer.echo(str(page))
+
+
+def adapt(
+    data: Annotated[
+        list[Path], typer.Option("--data", help="Rows to learn from (JSONL, or a pack); may be given several times.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The new folder: an adapter of a few MB, or a model.")],
+    model: Model = "nano",
+    method: Annotated[str, typer.Option("--method", help="head, connector, lora, full; auto picks.")] = "auto",
+    shots: Annotated[int | None, typer.Option("--shots", min=1, help="Use so many rows of each answer only.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Decides what is held out, and the order of rows.")] = 0,
+    held_out: Annotated[
+        Path | None, typer.Option("--held-out", help="Rows to compare with; some of --data are set apart unless given.")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option("--minutes", min=0, help="Most time for training; auto: 2.")] = None,
+    replay: Annotated[
+        list[Path] | None, typer.Option("--replay", help="Old rows to repeat against forgetting; several times.")
+    ] = None,
+    replay_share: Annotated[
+        float, typer.Option("--replay-share", min=0.01, max=0.9, help="Their share of every step.")
+    ] = 0.25,
+    old: Annotated[
+        list[Path] | None, typer.Option("--old", help="Rows of old abilities, scored before and after; several times.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="A field of the training recipe: key=value; several times.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where a run was stopped.")] = False,
+    threads: Threads = None,
+) -> None:
+    """Adapt a model to a few rows: scores on held-out rows before and after, report.html, lineage.json."""
+    from monoglot.adapt.run import adapt as run
+    from monoglot.train.recipe import read_overrides
+
+    _threads(threads)
+    run(
+        model,
+        data,
+        out,
+        method=method,
+        shots=shots,
+        seed=seed,
+        held_out=held_out,
+        minutes=minutes,
+        replay=replay or (),
+        replay_share=replay_share,
+        old=old or (),
+        changes=read_overrides(overrides or ()),
+        resume=resume,
+        command=_command(),
+    )
 
 
 @app.command("import")
@@ -644,6 +696,11 @@ def _box(text: str) -> list[float] | None:
             "give x0,y0,x1,y1 as fractions, for example 0.1,0.2,0.5,0.8",
         ) from None
     return [x0, y0, x1, y1]
+
+
+def _command() -> str:
+    """What was typed."""
+    return shlex.join(["monoglot", *sys.argv[1:]])
 
 
 def _threads(count: int | None) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter, defaultdict
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -12,20 +12,18 @@ from hypothesis import strategies as st
 from small import tiny_config
 
 from monoglot.adapt.rows import (
-    AnswerSet,
     answer_sets,
     audit,
     groups,
     labels,
-    read_answers,
     read_training,
     row_of,
     split_by_group,
     take_shots,
     with_choices,
-    write_answers,
     write_samples,
 )
+from monoglot.adapters import Answers
 from monoglot.data.pack import pack
 from monoglot.data.rows import read_rows, write_rows
 from monoglot.errors import InputError
@@ -33,6 +31,10 @@ from monoglot.nouns import Media, Sample
 
 CONFIG = tiny_config()
 QUESTION = "which kind?"
+
+
+def limited(task, text, lang, choices):
+    return Answers(task=task, text=text, lang=lang, choices=choices)
 
 
 @pytest.fixture
@@ -77,6 +79,7 @@ def test_good_rows_are_read_in_order_and_nothing_is_told(rows):
     apart = rows(kind("a", "apart1.png"), kind("b", "apart2.png"), name="apart.jsonl")
     samples, held_out, found = read_training([first], CONFIG, held_out=apart)
     assert [sample.targets[0] for sample in samples] == ["a", "b"] * 6
+    assert held_out is not None
     assert len(held_out) == 2
     assert (found.problems, found.notes) == ((), ())
     samples, held_out, _ = read_training([first, second], CONFIG)
@@ -273,7 +276,7 @@ def pictures(*said, task="vqa", text=QUESTION, **more):
 
 
 def test_answers_that_come_again_are_a_set():
-    assert answer_sets(pictures("b", "a", "a", "b")) == (AnswerSet("vqa", QUESTION, "en", ("a", "b")),)
+    assert answer_sets(pictures("b", "a", "a", "b")) == (limited("vqa", QUESTION, "en", ("a", "b")),)
     assert answer_sets(pictures("a", "b", "a", "c")) == ()  # each new: a free question
     assert answer_sets(pictures("a", "a", "a")) == ()  # one answer tells nothing apart
     assert answer_sets(pictures(*"abcab", task="caption")) == ()
@@ -304,48 +307,26 @@ def test_sets_are_kept_apart_by_question_and_language_and_own_choices_stay():
 
 def test_texts_and_statements_share_the_answers_of_their_task():
     texts = [Sample(str(n), "classify", text=f"text {n}", targets=(said,)) for n, said in enumerate(("good", "bad"))]
-    assert answer_sets(texts) == (AnswerSet("classify", "", "en", ("bad", "good")),)
+    assert answer_sets(texts) == (limited("classify", "", "en", ("bad", "good")),)
     unseen = Sample("9", "classify", text="another text")
     assert with_choices([unseen], answer_sets(texts))[0].choices == ("bad", "good")
     statements = [sample for n in range(3) for sample in pictures("match", "none", task="matching", text=f"thing {n}")]
-    assert answer_sets(statements) == (AnswerSet("matching", "", "en", ("match", "none")),)
-
-
-def test_answers_are_written_and_read_back(tmp_path):
-    sets = answer_sets(pictures("é", "b", "é", "b"))
-    write_answers(tmp_path / "answers.json", sets)
-    assert json.loads((tmp_path / "answers.json").read_text())[0]["choices"] == ["b", "é"]
-    assert read_answers(tmp_path / "answers.json") == sets
-
-
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [
-        ({}, "answers.json: answers: is no list; write it again"),
-        ([{"task": "vqa"}], "answers.json: answers: an entry has other keys; expected task, text, lang, choices"),
-        (
-            [{"task": "vqa", "text": 1, "lang": "en", "choices": ["a", "b"]}],
-            "answers.json: answers: task, text or lang is no string; write it again",
-        ),
-        (
-            [{"task": "vqa", "text": "", "lang": "en", "choices": ["a"]}],
-            "answers.json: choices: are not two or more strings; write it again",
-        ),
-    ],
-)
-def test_answers_that_are_no_sets(tmp_path, monkeypatch, value, message):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "answers.json").write_text(json.dumps(value))
-    with pytest.raises(InputError) as wrong:
-        read_answers("answers.json")
-    assert str(wrong.value) == message
+    assert answer_sets(statements) == (limited("matching", "", "en", ("match", "none")),)
 
 
 def test_classes_of_rows():
     assert Counter(labels(pictures(*"abab"))) == {("vqa", "en", QUESTION, "a"): 2, ("vqa", "en", QUESTION, "b"): 2}
-    asked = [*pictures("yes", text="is it red?"), *pictures("no", text="is it big?")]
-    assert set(labels(asked)) == {("vqa", "en", "", "")}  # two questions, two answers: free
-    assert set(labels([*asked, *asked])) == {("vqa", "en", "", "yes"), ("vqa", "en", "", "no")}
+    assert set(labels(pictures("a", "b", "c"))) == {("vqa", "en", "", "")}  # each new: free
+    asked = [
+        Sample(str(n), "vqa", (Media("image", "1.png"),), f"is it {n}?", targets=(("yes", "no")[n % 2],))
+        for n in range(42)
+    ]
+    assert set(labels(asked)) == {("vqa", "en", "", "yes"), ("vqa", "en", "", "no")}  # too many questions to tell apart
+    assert answer_sets(asked) == (limited("vqa", "", "en", ("no", "yes")),)
+    assert set(labels(asked[:20])) == {("vqa", "en", "", "")}
+    counted = [replace(sample, targets=(str(n % 21),)) for n, sample in enumerate(asked)]
+    assert set(labels(counted)) == {("vqa", "en", "", "")}  # and too many answers
+    assert answer_sets(counted) == ()
     assert set(labels(pictures("a cup", "a cup", task="caption"))) == {("caption", "en", "", "")}
 
 

@@ -1,7 +1,7 @@
 """A user's rows before anything is trained on them: read, audited, given their possible answers, set apart by group.
 
     files -> read_training -> samples, held-out samples, Audit        problems end it with one line; notes are told once
-    samples -> answer_sets -> AnswerSet(task, text, lang, choices)    with_choices fills them in where a row has none
+    samples -> answer_sets -> Answers(task, text, lang, choices)    with_choices fills them in where a row has none
     samples -> split_by_group -> train, held out                      take_shots -> k rows of each answer
     samples -> row_of, write_samples -> rows.jsonl
 
@@ -19,12 +19,12 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from monoglot.adapters import Answers, Limits
 from monoglot.data.prepare import Settings
 from monoglot.data.rowfile import MANIFEST, RowFile
 from monoglot.data.rows import TAR, read_rows, sample_to_row, write_rows
 from monoglot.data.stats import BOX_ASKED, FREE_TASKS
 from monoglot.errors import InputError, MediaError
-from monoglot.files import read_json, write_json
 from monoglot.modalities.source import open_source
 from monoglot.nouns import Media, Posed, Sample
 from monoglot.registry import unknown_name
@@ -37,6 +37,9 @@ STATEMENT_TASKS = ("entailment", "matching", "answer_matching")
 """Of these, the ones whose text is what is judged: another one in each row, not a question asked of many."""
 MOST_ANSWERS = 1000
 """With more different answers than this, a question is free."""
+FEW = 20
+"""With more different questions than this, a task's question is part of what is to be judged ("is this a cup?"), and answers are compared
+across all of them; they then count as classes if they are this few."""
 GROUP_KEYS = ("group", "kit", "speaker", "style", "family", "subject")
 """Keys of a row that say what it belongs to; the first one that it has counts."""
 MISSING_SHARE = 0.01
@@ -412,119 +415,80 @@ def _long_answers(samples: Sequence[Sample], config: Settings, tokens: Callable[
 # ------------------------------------------------------------------------------------------------------------- answers
 
 
-@dataclass(frozen=True)
-class AnswerSet:
-    """The answers that a question may have."""
-
-    task: str
-    text: str
-    """The question, its white space as single spaces. A set whose text is empty holds for every text of the task that has none of its own."""
-    lang: str
-    choices: tuple[str, ...]
-    """At least two, sorted."""
-
-    def to_json(self) -> dict[str, Any]:
-        return {"task": self.task, "text": self.text, "lang": self.lang, "choices": list(self.choices)}
-
-    @classmethod
-    def from_json(cls, value: Any, where: object = "answers") -> AnswerSet:
-        """Raises InputError when a value is no set of answers."""
-        names = ("task", "text", "lang", "choices")
-        if not isinstance(value, dict) or set(value) != set(names):
-            raise InputError.at(where, "answers", "an entry has other keys", f"expected {', '.join(names)}")
-        choices = value["choices"]
-        if not all(isinstance(value[name], str) for name in names[:3]):
-            raise InputError.at(where, "answers", "task, text or lang is no string", "write it again")
-        if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(item, str) for item in choices):
-            raise InputError.at(where, "choices", "are not two or more strings", "write it again")
-        return cls(value["task"], value["text"], value["lang"], tuple(choices))
-
-
-def answer_sets(samples: Iterable[Sample]) -> tuple[AnswerSet, ...]:
+def answer_sets(samples: Iterable[Sample]) -> tuple[Answers, ...]:
     """The answers of each question that is asked again and again, from rows that have no choices of their own.
 
     Asked of training rows only: what is held out must not tell. A question gets a set when at least two different answers
-    come and each comes twice on average (always in task 'classify', which cannot do without).
+    come and each comes twice on average (always in task 'classify', which cannot do without). Where a task's rows ask more
+    than FEW questions, or their text is what is to be judged, all of them share one set, if it has at most FEW answers.
 
-    >>> rows = [Sample(str(n), "vqa", text="kind?", targets=(said,)) for n, said in enumerate(("b", "a", "b", "a"))]
+    >>> cups = [Media("image", f"{n}.png") for n in range(4)]
+    >>> rows = [Sample(m.source, "vqa", (m,), "kind?", targets=(said,)) for m, said in zip(cups, "baba")]
     >>> answer_sets(rows)
-    (AnswerSet(task='vqa', text='', lang='en', choices=('a', 'b')),)
+    (Answers(task='vqa', text='kind?', lang='en', choices=('a', 'b'), head=None),)
     """
-    said: dict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
-    for sample in samples:
-        if sample.task in CLOSED_TASKS and sample.targets and not sample.choices:
-            said[sample.task, _asked(sample), sample.lang][sample.targets[0]] += 1
-    for key in [key for key, answers in said.items() if key[0] == "classify" and key[1] and len(answers) == 1]:
-        said[key[0], "", key[2]].update(said.pop(key))  # a text that is no question: its answers stand with the others'
+    rows = [sample for sample in samples if sample.task in CLOSED_TASKS and sample.targets and not sample.choices]
+    said: dict[tuple[str, str | None, str], Counter[str]] = defaultdict(Counter)
+    for sample, question in zip(rows, _questions(rows)):
+        said[sample.task, question, sample.lang][sample.targets[0]] += 1
+    for task, question, lang in list(said):
+        if task == "classify" and question is not None and len(said[task, question, lang]) == 1:
+            said[task, None, lang].update(said.pop((task, question, lang)))  # no question: only others tell its choices
     return tuple(
-        AnswerSet(*key, tuple(sorted(answers)))
-        for key, answers in sorted(said.items())
-        if len(answers) > 1 and (key[0] == "classify" or _repeat(answers))
+        Answers(task=task, text=question or "", lang=lang, choices=tuple(sorted(answers)))
+        for (task, question, lang), answers in sorted(
+            said.items(), key=lambda item: (item[0][0], item[0][1] or "", item[0][2])
+        )
+        if len(answers) > 1 and _closed(task, question, answers)
     )
 
 
-def _asked(sample: Sample) -> str:
-    """The row's question, or '' if its text is what is to be judged."""
-    return "" if sample.task in STATEMENT_TASKS or not sample.media else _plain(sample.text)
+def _questions(samples: Sequence[Sample]) -> list[str | None]:
+    """What each row asks; None where a task's text is another in each row, or what is to be judged."""
+    asked = defaultdict(set)
+    for sample in samples:
+        asked[sample.task, sample.lang].add(_plain(sample.text))
+
+    def question(sample: Sample) -> str | None:
+        judged = sample.task in STATEMENT_TASKS or not sample.media
+        return None if judged or len(asked[sample.task, sample.lang]) > FEW else _plain(sample.text)
+
+    return [question(sample) for sample in samples]
 
 
-def _repeat(answers: Counter[str]) -> bool:
-    return 2 * len(answers) <= answers.total() and len(answers) <= MOST_ANSWERS
+def _closed(task: str, question: str | None, answers: Counter[str]) -> bool:
+    """Whether the answers to a question are a few that come again."""
+    most = FEW if question is None else MOST_ANSWERS
+    return task == "classify" or (2 * len(answers) <= answers.total() and len(answers) <= most)
 
 
-def with_choices(samples: Iterable[Sample], sets: Iterable[AnswerSet]) -> list[Sample]:
+def with_choices(samples: Iterable[Sample], sets: Iterable[Answers]) -> list[Sample]:
     """The samples, each without choices given those of its question: by task, text and language, else by task and language."""
-    known = {(found.task, found.text, found.lang): found.choices for found in sets}
-
-    def fill(sample: Sample) -> Sample:
-        if sample.choices:
-            return sample
-        texts = (_plain(sample.text), "")
-        found = (known.get((sample.task, text, sample.lang)) for text in texts)
-        choices = next(filter(None, found), None)
-        return sample if choices is None else replace(sample, choices=choices)
-
-    return [fill(sample) for sample in samples]
-
-
-def write_answers(path: Path, sets: Iterable[AnswerSet]) -> None:
-    """Write answers.json."""
-    write_json(path, [found.to_json() for found in sets])
-
-
-def read_answers(path: Path) -> tuple[AnswerSet, ...]:
-    """Read what `write_answers` wrote. Raises InputError."""
-    value = read_json(path, "the answers that questions may have")
-    if not isinstance(value, list):
-        raise InputError.at(path, "answers", "is no list", "write it again")
-    return tuple(AnswerSet.from_json(item, path) for item in value)
+    limits = Limits(sets)
+    return [limits.fill(sample) for sample in samples]
 
 
 def labels(samples: Sequence[Sample]) -> list[Label]:
-    """The class of each row: what it answers, within its question where that is asked again and again, else within its task.
+    """The class of each row: its answer to its question, where answers are a few that come again (see `answer_sets`).
 
-    Rows of free text, and all that do not answer with a few words of a kind, are one class a task and language.
+    All rows of a task and language whose answers are free are one class.
 
     >>> labels([Sample("1", "caption", targets=("a cup",)), Sample("2", "classify", text="nice", targets=("good",))])
     [('caption', 'en', '', ''), ('classify', 'en', '', 'good')]
     """
-    questions: dict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
-    tasks: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-    for sample in samples:
+    questions = _questions(samples)
+    said: dict[tuple[str, str, str | None], Counter[str]] = defaultdict(Counter)
+    for sample, question in zip(samples, questions):
         if sample.task in CLOSED_TASKS and sample.targets:
-            questions[sample.task, sample.lang, _asked(sample)][sample.targets[0]] += 1
-            tasks[sample.task, sample.lang][sample.targets[0]] += 1
+            said[sample.task, sample.lang, question][sample.targets[0]] += 1
 
-    def label(sample: Sample) -> Label:
+    def label(sample: Sample, question: str | None) -> Label:
         task, lang = sample.task, sample.lang
-        if task not in CLOSED_TASKS or not sample.targets:
-            return task, lang, "", ""
-        if len(questions[task, lang, _asked(sample)]) > 1 and _repeat(questions[task, lang, _asked(sample)]):
-            return task, lang, _asked(sample), sample.targets[0]
-        closed = task == "classify" or sample.choices or _repeat(tasks[task, lang])
-        return task, lang, "", sample.targets[0] if closed else ""
+        if (task, lang, question) in said and _closed(task, question, said[task, lang, question]):
+            return task, lang, question or "", sample.targets[0] if sample.targets else ""
+        return task, lang, "", ""
 
-    return [label(sample) for sample in samples]
+    return [label(sample, question) for sample, question in zip(samples, questions)]
 
 
 # -------------------------------------------------------------------------------------------------------------- groups

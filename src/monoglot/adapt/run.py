@@ -8,7 +8,6 @@ The folder is the result itself: `monoglot predict --model FOLDER`. rows/ in it 
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -19,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
@@ -26,7 +26,6 @@ from monoglot import __version__
 from monoglot.adapt.heads import fit_heads
 from monoglot.adapt.methods import FEW, METHODS, ROWS_A_STEP, candidates, has_classes, steps_for, trained_parts
 from monoglot.adapt.rows import (
-    Audit,
     answer_sets,
     labels,
     read_training,
@@ -45,19 +44,19 @@ from monoglot.adapters import (
     read_adapter,
     read_answers,
     save_adapter,
-    weights_sha256,
     write_answers,
 )
 from monoglot.decode.predict import Predictor, load
 from monoglot.errors import InputError
 from monoglot.evaluate.run import Score, evaluate
 from monoglot.files import read_json, sha256_of, write_json, write_text
+from monoglot.model.features import open_cache
 from monoglot.nouns import Prediction, Sample
 from monoglot.report.adapt import write_adapt_report
-from monoglot.store import base_folder, base_of, model_folder
+from monoglot.store import BUNDLED, base_folder, base_of, model_folder
 from monoglot.train.distributed import open_world
 from monoglot.train.loop import train
-from monoglot.train.recipe import Recipe
+from monoglot.train.recipe import Recipe, first_problem, merged
 from monoglot.train.run import Run
 
 LOOKED_AT = 128
@@ -98,6 +97,8 @@ class Job:
 
     model: Path
     out: Path
+    rows: Path
+    """Folder of train.jsonl and held_out.jsonl."""
     train: list[Sample]
     held_out: list[Sample]
     answers: tuple[Answers, ...]
@@ -153,7 +154,7 @@ def adapt(
     paths = [Path(data)] if isinstance(data, (str, Path)) else [Path(path) for path in data]
     folder, out = model_folder(model), Path(out)
     _check_out(out, resume)
-    predictor = load(folder)
+    predictor = load_keeping(folder)
     samples, apart, audit = read_training(
         paths,
         predictor.model.config,
@@ -167,7 +168,21 @@ def adapt(
     answers = _answers(folder, samples)
     samples, apart = with_choices(samples, answers), _spread(with_choices(apart, answers), SCORED)
     apart = [sample for sample in apart if sample.targets or sample.box]
-    job = Job(folder, out, samples, apart, answers, replay, replay_share, seed, minutes, dict(changes or {}), quiet, resume)
+    job = Job(
+        folder,
+        out,
+        out / "rows",
+        samples,
+        apart,
+        answers,
+        replay,
+        replay_share,
+        seed,
+        minutes,
+        dict(changes or {}),
+        quiet,
+        resume,
+    )
     console = Console(stderr=True, quiet=quiet)
     for note in audit.notes:
         console.print(f"note: {note}", highlight=False, soft_wrap=True)
@@ -179,7 +194,7 @@ def adapt(
     before, said["before"] = _scores(predictor, apart, samples, seed)
     old_before = {name: _scores(predictor, rows, [], seed)[0] for name, rows in old_rows.items()}
     done = _auto(job, predictor, console) if method == "auto" else _one(job, predictor, method, "as asked")
-    adapted = load(out)
+    adapted = load_keeping(out)
     after, said["after"] = _scores(adapted, apart, samples, seed)
     old_after = {name: _scores(adapted, rows, [], seed)[0] for name, rows in old_rows.items()}
     result = Adapted(out, done.method, done.why, done.seconds, _kept(out), done.steps, before, after, audit.notes)
@@ -235,7 +250,7 @@ def _auto(job: Job, predictor: Predictor, console: Console) -> Done:
         except TooLittleTime as error:
             notes.append(f"{name} left out, {error}")
             continue
-        score, told = _main(_scores(load(here.out), job.held_out, [], job.seed)[0])
+        score, told = _main(_scores(load_keeping(here.out), job.held_out, [], job.seed)[0])
         notes.append(f"{name} {told}")
         tried.append((score, name, done, here.out))
     best = max(tried, key=lambda one: one[0])  # the first of equals, which is the cheaper
@@ -296,13 +311,12 @@ def _train(job: Job, predictor: Predictor, method: str) -> int:
 def _recipe(job: Job, method: str) -> Recipe:
     """The page of a run. Paths in it are whole, so that it can be read from anywhere."""
     name = job.out.resolve().name
-    rows = (job.out / "rows").resolve() if (job.out / "rows").exists() else (job.out.parent.parent / "rows").resolve()
     quota = min(ROWS_A_STEP, len(job.train))
     steps = steps_for(len(job.train))
     page: dict[str, Any] = {
         "name": name,
         "start": job.model.name if _bundled(job.model) else str(job.model.resolve()),
-        "data_folder": str(rows),
+        "data_folder": str(job.rows.resolve()),
         "seed": job.seed,
         "mixture": [{"name": name, "data": "train.jsonl", "quota": quota}],
         "steps": steps,
@@ -325,14 +339,14 @@ def _recipe(job: Job, method: str) -> Recipe:
         ]
     if job.held_out:
         page["validation"] = [{"name": "held_out", "data": "held_out.jsonl", "rows": LOOKED_AT}]
-    page = page | job.changes
+    page = merged(page, job.changes)
     if job.held_out:
         page.setdefault("validate_every", max(1, math.ceil(page["steps"] / LOOKS)))
         page.setdefault("plateau", {"scores": ["held_out"], "patience": 3, "least": 0.002, "best": True})
     try:
         return Recipe.model_validate(page)
-    except ValueError as error:
-        raise InputError.at("adapt", method, " ".join(str(error).split())) from None
+    except ValidationError as error:
+        raise InputError.at("command line", "--set", ": ".join(first_problem(error))) from None
 
 
 def _in_time(recipe: Recipe, minutes: float) -> Recipe:
@@ -342,9 +356,9 @@ def _in_time(recipe: Recipe, minutes: float) -> Recipe:
         seconds = []
         try:
             with Run(recipe, Path(folder) / "probe", world, quiet=True) as run:
-                for step, waited in run.stage.reader.ahead(0, 3):
+                for step in run.stage.reader.ahead(0, 3):
                     began = time.perf_counter()
-                    run.do(step, waited)
+                    run.do(step, 0.0)
                     seconds.append(time.perf_counter() - began)
         finally:
             world.close()
@@ -355,7 +369,9 @@ def _in_time(recipe: Recipe, minutes: float) -> Recipe:
         wrong = f"{minutes:.1f} minutes are {fit} steps of {min(seconds):.1f} s, fewer than {LEAST_STEPS}"
         raise TooLittleTime.at("adapt", "minutes", wrong, "give more time, or use --method head")
     steps = min(recipe.steps, fit)
-    return recipe.model_copy(update={"steps": steps, "validate_every": min(recipe.validate_every, math.ceil(steps / LOOKS))})
+    return recipe.model_copy(
+        update={"steps": steps, "validate_every": min(recipe.validate_every, math.ceil(steps / LOOKS))}
+    )
 
 
 def _bring(result: Path, out: Path) -> None:
@@ -374,9 +390,8 @@ def _bring(result: Path, out: Path) -> None:
 
 
 def _save_again(made: Adapter, out: Path, settings: AdapterSettings) -> None:
-    heads = {index: made.head(index) for index, given in enumerate(settings.answers) if given.head is not None}
     card = (made.folder / "README.md").read_text(encoding="utf-8")
-    save_adapter(out, settings, made.changes, heads=heads, card=card)
+    save_adapter(out, settings, made.changes, heads=made.heads(), card=card)
 
 
 # --- rows ---
@@ -395,11 +410,12 @@ def _set_apart(samples: list[Sample], seed: int) -> tuple[list[Sample], list[Sam
 
 def _answers(folder: Path, samples: Sequence[Sample]) -> tuple[Answers, ...]:
     """What the new questions may be answered with, and what the model had before; a question that comes again has both."""
-    found = {given.question: given for given in read_answers(folder)}
+    found = {(given.task, given.text, given.lang): given for given in read_answers(folder)}
     for new in answer_sets(samples):
-        before = found.get(new.question)
-        choices = dict.fromkeys([*(before.choices if before else ()), *new.choices])
-        found[new.question] = Answers(task=new.task, text=new.text, lang=new.lang, choices=tuple(choices))
+        key = (new.task, new.text, new.lang)
+        before = found[key].choices if key in found else ()
+        choices = tuple(dict.fromkeys([*before, *new.choices]))
+        found[key] = Answers(task=new.task, text=new.text, lang=new.lang, choices=choices)
     return tuple(found.values())
 
 
@@ -416,6 +432,13 @@ def _spread(samples: list[Sample], most: int) -> list[Sample]:
 
 
 # --- scores ---
+
+
+def load_keeping(folder: Path) -> Predictor:
+    """A model that answers the same media again and again: what its encoders say is kept."""
+    predictor = load(folder)
+    predictor.keep_features(open_cache(predictor.model))
+    return predictor
 
 
 def _scores(
@@ -551,4 +574,4 @@ def _page(run: Path) -> dict[str, Any]:
 
 
 def _bundled(folder: Path) -> bool:
-    return folder == model_folder(folder.name) and not Path(folder.name).exists()
+    return folder.resolve().parent == BUNDLED.resolve()

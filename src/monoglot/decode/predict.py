@@ -7,28 +7,32 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby, islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 
 from monoglot.adapters import (
     Answers,
+    Limits,
     apply_adapter,
     is_adapter,
-    question,
     read_adapter,
     read_answers,
     weights_sha256,
 )
+from monoglot.data.features import CachingPreparer, FeatureCache
 from monoglot.data.prepare import Example, Preparer
 from monoglot.data.rows import BadRow, parse_row
 from monoglot.decode.constrain import BoxGrammar, Constraint, Count, ObjectGrammar, Trie, Words
 from monoglot.decode.search import Hypothesis, SearchSettings, beam_search, score_answers
 from monoglot.errors import InputError
+from monoglot.model.features import features
+from monoglot.model.head import Head, pooled
 from monoglot.model.unified import Memory, UnifiedModel
 from monoglot.nouns import Candidate, Media, Prediction, Sample
 from monoglot.registry import unknown_name
@@ -47,7 +51,9 @@ def load(model: str | Path = "nano", *, search: SearchSettings | None = None) ->
     'cat'
     """
     folder = model_folder(model)
-    return Predictor(*load_model(folder), search=search, answers=read_answers(folder), folder=folder)
+    loaded = load_model(folder)
+    heads = read_adapter(folder).heads() if is_adapter(folder) else {}
+    return Predictor(*loaded, search=search, answers=read_answers(folder), heads=heads, folder=folder)
 
 
 class Predictor:
@@ -56,6 +62,7 @@ class Predictor:
     Args:
         search: how to look for answers. What is not set is the task's: its longest answer, its length penalty, a beam of 3.
         answers: what some questions may be answered with, where a row gives no choices.
+        heads: tensors of heads that pick among them, by the place of their answers.
         folder: where the model is from; needed to put adapters on it.
 
     >>> best_five = SearchSettings(n_best=5)
@@ -71,15 +78,30 @@ class Predictor:
         *,
         search: SearchSettings | None = None,
         answers: Sequence[Answers] = (),
+        heads: Mapping[int, Mapping[str, torch.Tensor]] = MappingProxyType({}),
         folder: Path | None = None,
     ):
         self.model, self.tokenizer, self.search = model.eval(), tokenizer, search or SearchSettings()
-        self.preparer = Preparer(tokenizer, model.config)
+        self.preparer: Preparer = Preparer(tokenizer, model.config)
+        self.cache: FeatureCache | None = None
         self._words = Words(model.config.vocabulary)
-        self.answers = {given.question: given for given in answers}
+        self.limits = Limits(answers)
+        self._heads = {
+            index: Head.from_state(heads[index], given.head)
+            for index, given in enumerate(answers)
+            if given.head is not None
+        }
         self.folder = folder
         self.adapted: dict[str, Predictor] = {}
         """Predictors of adapters on this model, by name; a row's `adapter` picks."""
+
+    def keep_features(self, cache: FeatureCache | None) -> None:
+        """From now on media are encoded once, and what the encoders said is taken from the cache; None: every time anew."""
+        self.cache = cache
+        self.preparer = Preparer(self.tokenizer, self.model.config)
+        if cache is not None:
+            self.preparer = keeping = CachingPreparer(self.tokenizer, self.model.config)
+            keeping.cache = cache
 
     def with_adapter(self, folder: str | Path) -> Predictor:
         """A predictor of this model under an adapter. They share all tensors that the adapter does not change.
@@ -94,7 +116,12 @@ class Predictor:
             wrong = f"was made for {base.name!r} with other weights than {self.folder}"
             raise InputError.at(folder, "base", wrong, "load its own base, or adapt again")
         model = apply_adapter(self.model, adapter)
-        return Predictor(model, self.tokenizer, search=self.search, answers=adapter.settings.answers)
+        adapted = Predictor(
+            model, self.tokenizer, search=self.search, answers=adapter.settings.answers, heads=adapter.heads()
+        )
+        if not any(name.startswith("encoders.") for name in adapter.changes):
+            adapted.keep_features(self.cache)
+        return adapted
 
     def add_adapter(self, folder: str | Path) -> None:
         """Rows whose `adapter` is this folder's name are answered by it from now on. Raises InputError as `with_adapter` does."""
@@ -189,18 +216,13 @@ class Predictor:
 
     def _example(self, sample: Sample) -> Example:
         """Raises InputError as `Preparer.example` does, and when a choice is longer than the model can write."""
-        example = self.preparer.example(self._limited(sample), with_target=False)
+        example = self.preparer.example(self.limits.fill(sample), with_target=False)
         room = self._room - len(example.sequence.given_ids)
         for choice in example.posed.choices:
             if len(self.tokenizer.encode(f" {choice}")) > room:
                 wrong = f"{choice[:20]!r}... is longer than {room} tokens"
                 raise InputError.at(sample.where or f"sample {sample.id}", "choices", wrong, "shorten it")
         return example
-
-    def _limited(self, sample: Sample) -> Sample:
-        """The sample with the choices that its question has, unless it brings its own."""
-        given = self.answers.get(question(sample.task, sample.text, sample.lang))
-        return sample if sample.choices or given is None else replace(sample, choices=given.choices)
 
     @property
     def _room(self) -> int:
@@ -211,13 +233,50 @@ class Predictor:
     def _answer(self, examples: list[Example]) -> list[Prediction]:
         """One batch of one task."""
         batch = self.preparer.collate(examples).to(self.model.words.weight.device)
-        memory = self.model.encode(batch, self.model.encode_media(batch.media))
-        constraints = [self._constraint(example) for example in examples]
-        if self.search.score_all and examples[0].posed.choices:
-            found = self._score_all(examples, memory, constraints)
-        else:
-            found = self._search(examples, memory, constraints, batch.code_rows)
-        return [self._prediction(example, hypotheses) for example, hypotheses in zip(examples, found)]
+        encoded = features(self.model, batch, self.cache)
+        memory = self.model.encode(batch, encoded)
+        said: dict[int, Prediction] = {}
+        by_head: dict[int, list[int]] = {}
+        for row, example in enumerate(examples):
+            if (head := self._head_of(example.sample)) is not None:
+                by_head.setdefault(head, []).append(row)
+        for head, rows in by_head.items():
+            x = pooled(batch, encoded, memory, self._heads[head].blocks)[rows]
+            said |= dict(zip(rows, self._pick(self._heads[head], x, [examples[row].sample for row in rows])))
+        free = [row for row in range(len(examples)) if row not in said]
+        if free:
+            if said:
+                index = torch.tensor(free, device=memory.states.device)
+                memory, codes = memory.select(index), None if batch.code_rows is None else batch.code_rows[index]
+            else:
+                codes = batch.code_rows
+            left = [examples[row] for row in free]
+            constraints = [self._constraint(example) for example in left]
+            if self.search.score_all and left[0].posed.choices:
+                found = self._score_all(left, memory, constraints)
+            else:
+                found = self._search(left, memory, constraints, codes)
+            said |= dict(zip(free, map(self._prediction, left, found)))
+        return [said[row] for row in range(len(examples))]
+
+    def _head_of(self, sample: Sample) -> int | None:
+        """The head that answers a sample: its question's, if that knows all of the choices."""
+        known = self.limits.of(sample) if self._heads else None
+        if known is None or known[0] not in self._heads:
+            return None
+        return known[0] if set(sample.choices) <= set(self._heads[known[0]].classes) else None
+
+    def _pick(self, head: Head, x: torch.Tensor, samples: Sequence[Sample]) -> list[Prediction]:
+        """What a head says of features float32[B, F], among each sample's choices."""
+        predictions = []
+        for sample, row in zip(samples, head.probabilities(x)):
+            allowed = [index for index, name in enumerate(head.classes) if name in sample.choices]
+            chances = row[allowed] / row[allowed].sum().clamp(min=1e-12)
+            order = chances.argsort(descending=True, stable=True)[: self.search.n_best or 3].tolist()
+            named = [Candidate(head.classes[allowed[place]], float(chances[place])) for place in order]
+            text, confidence = named[0].text, named[0].probability
+            predictions.append(Prediction(sample.id, sample.task, text, None, confidence, tuple(named)))
+        return predictions
 
     def _search(
         self, examples: list[Example], memory: Memory, constraints: list[Constraint], code_rows: torch.Tensor | None

@@ -18,9 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from monoglot.data.collate import Batch
+from monoglot.data.features import FeatureCache
 from monoglot.data.prepare import Example, Preparer
 from monoglot.errors import InputError
-from monoglot.model.unified import UnifiedModel
+from monoglot.model.features import features as media_features
+from monoglot.model.unified import Memory, UnifiedModel
 from monoglot.nouns import Sample
 
 MAX_BYTES = 5_000_000
@@ -64,6 +66,7 @@ def features(
     samples: Sequence[Sample],
     *,
     blocks: Blocks | None = None,
+    cache: FeatureCache | None = None,
     batch_size: int = 16,
     on_error: Callable[[int, InputError], None] | None = None,
 ) -> tuple[Tensor, list[int]]:
@@ -71,6 +74,7 @@ def features(
 
     Args:
         blocks: as in `blocks_of(model, samples)`, which it is when not given; rows to be answered need the head's blocks.
+        cache: what the encoders said before is in there; the preparer has to know of it.
         on_error: told the number of each row that cannot be read, and why.
 
     Returns:
@@ -92,7 +96,8 @@ def features(
         for start in range(0, len(examples), batch_size):
             part = examples[start : start + batch_size]
             batch = preparer.collate([example for _, example in part]).to(model.words.weight.device)
-            found.update(zip([index for index, _ in part], _pooled(model, batch, blocks)))
+            encoded, memory = encode(model, batch, blocks, cache)
+            found.update(zip([index for index, _ in part], pooled(batch, encoded, memory, blocks)))
     model.train(training)
     read = sorted(found)
     return torch.stack([found[index] for index in read]) if read else torch.zeros(0, sum(blocks.values())), read
@@ -103,21 +108,30 @@ def _shape(example: Example) -> tuple[int, ...]:
 
 
 @torch.no_grad()
-def _pooled(model: UnifiedModel, batch: Batch, blocks: Blocks) -> Tensor:
+def encode(
+    model: UnifiedModel, batch: Batch, blocks: Blocks, cache: FeatureCache | None
+) -> tuple[dict[str, list[Tensor]], Memory | None]:
+    """What blocks are pooled from: features of media, and the unified encoder's memory if they ask for it."""
+    encoded = media_features(model, batch, cache)
+    needed = any(name.startswith(f"{MEMORY}.") for name in blocks)
+    return encoded, model.encode(batch, encoded) if needed else None
+
+
+def pooled(batch: Batch, encoded: dict[str, list[Tensor]], memory: Memory | None, blocks: Blocks) -> Tensor:
     """float32[B, F]"""
     tokens: dict[tuple[str, int], list[Tensor]] = {}  # of a modality, in a row
-    encoded = model.encode_media(batch.media)
     for name, media in batch.media.items():
         for row, item in zip(media.rows, encoded[name]):
             tokens.setdefault((name, row), []).append(item)
-    if any(name.startswith(f"{MEMORY}.") for name in blocks):
-        memory = model.encode(batch, encoded)
+    if memory is not None:
         tokens |= {(MEMORY, row): [memory.states[row][memory.valid[row]]] for row in range(len(batch))}
     x = []
     for block, width in blocks.items():
         name, _, pool = block.partition(".")
         here = [tokens.get((name, row)) for row in range(len(batch))]
-        x.append(torch.stack([batch.weights.new_zeros(width) if t is None else POOLS[pool](torch.cat(t)) for t in here]))
+        x.append(
+            torch.stack([batch.weights.new_zeros(width) if t is None else POOLS[pool](torch.cat(t)) for t in here])
+        )
     return torch.cat(x, dim=1).float().cpu()
 
 
@@ -172,7 +186,9 @@ class Head:
         for name, shape in wanted.items():
             if list(parts[name].shape) != shape:
                 raise ValueError(f"{name} of a head is {list(parts[name].shape)}, expected {shape}")
-        return cls(classes=classes, blocks=blocks, **parts, **rest)
+        mean, gain, weights, bias = parts.values()
+        kind, temperature, why = str(rest["kind"]), float(rest["temperature"]), str(rest["why"])
+        return cls(kind, classes, blocks, mean, gain, weights, bias, temperature, why)
 
 
 def _standard(x: Tensor, mean: Tensor, gain: Tensor, blocks: Blocks) -> Tensor:
@@ -272,7 +288,9 @@ class _Candidate:
     """Weights [C, F] and bias [C] from all rows."""
 
 
-def _nearest_mean(z: Tensor, y: Tensor, classes: int, members: list[Tensor]) -> tuple[Tensor, Callable[[], tuple[Tensor, Tensor]]]:
+def _nearest_mean(
+    z: Tensor, y: Tensor, classes: int, members: list[Tensor]
+) -> tuple[Tensor, Callable[[], tuple[Tensor, Tensor]]]:
     """Cosines with class means: for left-out rows, and how to learn from all."""
     one_hot = F.one_hot(y, classes).to(z.dtype)
     sums = one_hot.T @ z
@@ -294,7 +312,9 @@ def _ridges(z: Tensor, y: Tensor, classes: int, members: list[Tensor]) -> list[_
     """
     one_hot = F.one_hot(y, classes).to(z.dtype)
     count = one_hot.sum(0)
-    root = (len(y) / ((count > 0).sum() * count[y])).sqrt()[:, None]  # of weights that sum to N, the same for each class
+    root = (len(y) / ((count > 0).sum() * count[y])).sqrt()[
+        :, None
+    ]  # of weights that sum to N, the same for each class
     q = root / root.norm()
     targets = root * one_hot
     centre, shares = q.T @ (root * z) / root.norm(), q.T @ targets / root.norm()  # weighted means: [1, F], [1, C]

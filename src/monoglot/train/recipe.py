@@ -464,6 +464,18 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise InputError.at(path, *first_problem(error)) from None
 
 
+def read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """`key=value` changes as a page of their own.
+
+    >>> read_overrides(["steps=100", "optimizer.lr=0.001"])
+    {'steps': 100, 'optimizer': {'lr': 0.001}}
+    """
+    page: dict[str, Any] = {}
+    for override in overrides:
+        _override(page, override)
+    return page
+
+
 def _override(page: dict[str, Any], override: str) -> None:
     """Change one value of a page; `mixture.names.quota` and `stages.0.steps` reach into lists, by an item's name or number."""
     key, equals, value = override.partition("=")

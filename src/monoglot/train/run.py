@@ -26,12 +26,12 @@ from torch import Tensor, nn
 
 from monoglot import __version__
 from monoglot.adapters import AdapterSettings, is_adapter, read_adapter, save_adapter, trained_tensors
-from monoglot.cache import cache_dir
-from monoglot.data.features import FeatureCache, fingerprint
+from monoglot.data.features import FeatureCache
 from monoglot.decode.predict import Predictor
 from monoglot.decode.search import SearchSettings
 from monoglot.errors import InputError
 from monoglot.files import write_text
+from monoglot.model.features import open_cache
 from monoglot.model.lora import fold_lora
 from monoglot.model.unified import UnifiedModel
 from monoglot.report.run import write_run_report
@@ -363,7 +363,7 @@ class Run:
         recipe, stand = self.recipe, self.stand
         plan = self.plans[min(stand.stage, len(self.plans) - 1)]
         freeze(self.model, plan.page.freeze, plan.page.train_only)
-        cache = open_cache(recipe, self.model)
+        cache = kept_features(recipe, self.model)
         in_bfloat16 = precision(recipe, self.world.device) == "bfloat16"
         self.stage = StageRun(
             recipe, plan, self.model, self.tokenizer, self.world, cache=cache, in_bfloat16=in_bfloat16, stand=stand
@@ -546,14 +546,11 @@ def _check_folder(folder: Path, resume: bool) -> None:
         )
 
 
-def open_cache(recipe: Recipe, model: UnifiedModel) -> FeatureCache | None:
+def kept_features(recipe: Recipe, model: UnifiedModel) -> FeatureCache | None:
     """None when the encoders are trained or the cache is turned off."""
-    c = recipe.feature_cache
-    if c.gigabytes == 0 or any(p.requires_grad for p in model.encoders.parameters()):
+    if any(p.requires_grad for p in model.encoders.parameters()):
         return None
-    folder = Path(c.folder) if c.folder else cache_dir() / "features"
-    settings = model.config.model_dump(mode="json")["modalities"]
-    return FeatureCache(folder / fingerprint(model.encoders, settings), int(c.gigabytes * 1e9))
+    return open_cache(model, recipe.feature_cache.gigabytes, recipe.feature_cache.folder)
 
 
 def peak_memory() -> int:
