@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import traceback
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, Optional
 
@@ -83,6 +85,10 @@ def predict(
     box: Annotated[str, typer.Option("--box", help="x0,y0,x1,y1 as fractions, for region_caption.")] = "",
     lang: Annotated[str, typer.Option("--lang", help="Language of the answer.")] = "en",
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole prediction as JSON.")] = False,
+    adapter: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--adapter", help="An adapter of the model; of several, each row's `adapter` picks one by name."),
+    ] = None,
     data: Annotated[Optional[Path], typer.Option("--data", help="Rows to answer (JSONL).")] = None,  # noqa: UP045
     out: Annotated[Optional[Path], typer.Option("--out", help="Where the predictions of --data go (JSONL).")] = None,  # noqa: UP045
     resume: Annotated[bool, typer.Option("--resume", help="Leave out the rows that --out has already.")] = False,
@@ -136,9 +142,11 @@ def predict(
         given: dict[str, Any] = {"--task": task, "--image": image, "--video": video, "--audio": audio, "--text": text}
         given |= {"--choices": choices, "--box": box, "--lang": lang != "en", "--vqgan": vqgan, "--picture": picture}
         _refuse(given, "does not go with --data", "each row of the file says it itself")
-        _predict_rows(model, data, out, resume, batch, threads, search)
+        _predict_rows(model, adapter or [], data, out, resume, batch, threads, search)
         return
     _refuse({"--out": out, "--resume": resume}, "needs --data", "one answer is printed")
+    if len(adapter or []) > 1:
+        raise InputError.at("command line", "--adapter", "several given for one question", "give one, or --data")
     # A wrong question is told before a model is loaded.
     question = _question(
         task=task, image=image, video=video, audio=audio, text=text, choices=choices, box=_box(box), lang=lang
@@ -152,7 +160,10 @@ def predict(
     from monoglot.decode.predict import load
     from monoglot.decode.search import SearchSettings
 
-    prediction = load(model, search=SearchSettings.read("command line", **search)).predict(**question)
+    predictor = load(model, search=SearchSettings.read("command line", **search))
+    for folder in adapter or []:
+        predictor = predictor.with_adapter(folder)
+    prediction = predictor.predict(**question)
     if vqgan is not None and picture is not None:
         _paint(prediction.text, vqgan, picture)
     if as_json:
@@ -231,6 +242,58 @@ def report(
 
 
 @app.command()
+def adapt(
+    data: Annotated[
+        list[Path], typer.Option("--data", help="Rows to learn from (JSONL, or a pack); may be given several times.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The new folder: an adapter of a few MB, or a model.")],
+    model: Model = "nano",
+    method: Annotated[str, typer.Option("--method", help="head, connector, lora, full; auto picks.")] = "auto",
+    shots: Annotated[int | None, typer.Option("--shots", min=1, help="Use so many rows of each answer only.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Decides what is held out, and the order of rows.")] = 0,
+    held_out: Annotated[
+        Path | None, typer.Option("--held-out", help="Rows to compare with; some of --data are set apart unless given.")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option("--minutes", min=0, help="Most time for training; auto: 2.")] = None,
+    replay: Annotated[
+        list[Path] | None, typer.Option("--replay", help="Old rows to repeat against forgetting; several times.")
+    ] = None,
+    replay_share: Annotated[
+        float, typer.Option("--replay-share", min=0.01, max=0.9, help="Their share of every step.")
+    ] = 0.25,
+    old: Annotated[
+        list[Path] | None, typer.Option("--old", help="Rows of old abilities, scored before and after; several times.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="A field of the training recipe: key=value; several times.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where a run was stopped.")] = False,
+    threads: Threads = None,
+) -> None:
+    """Adapt a model to a few rows: scores on held-out rows before and after, report.html, lineage.json."""
+    from monoglot.adapt.run import adapt as run
+    from monoglot.train.recipe import read_overrides
+
+    _threads(threads)
+    run(
+        model,
+        data,
+        out,
+        method=method,
+        shots=shots,
+        seed=seed,
+        held_out=held_out,
+        minutes=minutes,
+        replay=replay or (),
+        replay_share=replay_share,
+        old=old or (),
+        changes=read_overrides(overrides or ()),
+        resume=resume,
+        command=_command(),
+    )
+
+
+@app.command()
 def merge(
     models: Annotated[
         list[str],
@@ -299,7 +362,7 @@ def merge(
     _threads(threads)
     from monoglot.merge.run import merge as run
 
-    typer.echo(str(run(page).folder))
+    typer.echo(str(run(page, command=_command()).folder))
 
 
 @app.command("import")
@@ -579,7 +642,14 @@ def _paint(codes: str, vqgan: Path, picture: Path) -> None:
 
 
 def _predict_rows(
-    model: str, data: Path, out: Path | None, resume: bool, batch: int, threads: int | None, search: dict[str, Any]
+    model: str,
+    adapters: list[str],
+    data: Path,
+    out: Path | None,
+    resume: bool,
+    batch: int,
+    threads: int | None,
+    search: dict[str, Any],
 ) -> None:
     from monoglot.decode.rows import check_files, predict_file
 
@@ -591,6 +661,11 @@ def _predict_rows(
     from monoglot.decode.search import SearchSettings
 
     predictor = load(model, search=SearchSettings.read("command line", **search))
+    if len(adapters) == 1:
+        predictor = predictor.with_adapter(adapters[0])
+    else:
+        for folder in adapters:
+            predictor.add_adapter(folder)
     errors = predict_file(predictor, data, out, resume=resume, batch_size=batch)
     if errors:
         rows = "1 row" if errors == 1 else f"{errors} rows"
@@ -616,7 +691,7 @@ def _question(*, box: list[float] | None, choices: str, **fields: Any) -> dict[s
     for media in sample.media:
         if not media.source.startswith(TAR) and not Path(media.source).exists():
             raise InputError.at(media.source, media.modality, "no such file", "correct the path")
-    pose(sample)
+    pose(sample if sample.choices else replace(sample, choices=("",)))  # an adapter may bring the choices
     return row
 
 
@@ -649,6 +724,11 @@ def _numbers(option: str, text: str) -> list[float]:
         raise InputError.at(
             "command line", option, f"{text!r} is not numbers with commas", "for example 0.8,0.2"
         ) from None
+
+
+def _command() -> str:
+    """What was typed."""
+    return shlex.join(["monoglot", *sys.argv[1:]])
 
 
 def _threads(count: int | None) -> None:

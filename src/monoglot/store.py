@@ -9,6 +9,7 @@ with one factor a row; they come back as float32.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from monoglot import __version__
+from monoglot.adapters import SETTINGS, Adapter, Base, apply_adapter, is_adapter, read_adapter, weights_sha256
 from monoglot.errors import InputError
 from monoglot.files import atomic_path, read_json, write_json, write_text
 from monoglot.model.config import ModelConfig
@@ -81,10 +83,17 @@ def save_model(
 
 
 def load_model(folder: Path) -> tuple[UnifiedModel, Tokenizer]:
-    """Read a model folder, in eval mode and float32. Raises InputError when it is incomplete, truncated or of another version."""
+    """Read a model folder, or an adapter on its base, in eval mode and float32.
+
+    Raises InputError when it is incomplete, truncated or of another version.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError.at(folder, "model", "no such folder", "give a model folder or the name of a bundled model")
+    if is_adapter(folder):
+        adapter = read_adapter(folder)
+        model, tokenizer = load_model(base_folder(adapter))
+        return apply_adapter(model, adapter), tokenizer
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
         raise InputError.at(
@@ -109,6 +118,30 @@ def load_model(folder: Path) -> tuple[UnifiedModel, Tokenizer]:
         )
     model.load_state_dict(state, assign=True)  # float32 stays where it is: mapped, read when it is used
     return model.eval(), Tokenizer.load(folder / "tokenizer.json", config.vocabulary)
+
+
+def base_folder(adapter: Adapter) -> Path:
+    """Where the base of an adapter is. InputError when it is gone, or another model is there now."""
+    base, where = adapter.settings.base, adapter.folder / SETTINGS
+    folder = BUNDLED / base.name if base.path is None else adapter.folder / base.path
+    if not (folder / "model.safetensors").is_file():
+        wrong = f"the base {base.name!r} is missing: no model in {Path(os.path.normpath(folder))}"
+        raise InputError.at(where, "base", wrong, "bring it back, or correct base.path")
+    if weights_sha256(folder) != base.sha256:
+        wrong = f"{Path(os.path.normpath(folder))} is not the base {base.name!r} that this adapter was made for"
+        raise InputError.at(
+            where, "base", wrong, "its weights have another sha256; bring back the old ones, or adapt again"
+        )
+    return folder
+
+
+def base_of(folder: Path, known: Base | None, adapter: Path) -> Base:
+    """How an adapter in the folder `adapter` names its base in `folder`; `known` if another adapter has named it already."""
+    folder, adapter = Path(folder).resolve(), Path(adapter).resolve()
+    bundled = folder.parent == BUNDLED.resolve()
+    name = folder.name if bundled else read_config(folder).name
+    sha256 = known.sha256 if known is not None else weights_sha256(folder)
+    return Base(name=name, path=None if bundled else os.path.relpath(folder, adapter), sha256=sha256)
 
 
 def read_config(folder: Path) -> ModelConfig:

@@ -15,6 +15,7 @@ from monoglot.modalities.audio import AudioConfig
 from monoglot.modalities.image import ImageConfig
 from monoglot.modalities.video import VideoConfig
 from monoglot.model.config import ModelConfig
+from monoglot.model.lora import Lora
 from monoglot.text.vocabulary import Vocabulary
 from monoglot.train.balance import Balance
 from monoglot.train.recipe import FeatureCache, Guard, HeldOut, Loss, Optimizer, Plateau, Recipe, Source, Words
@@ -22,7 +23,7 @@ from monoglot.train.recipe import FeatureCache, Guard, HeldOut, Loss, Optimizer,
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
 MODELS: tuple[type[BaseModel], ...] = (
-    *(Recipe, Source, HeldOut, Plateau, Balance, Guard, Optimizer, Loss, Words, FeatureCache),
+    *(Recipe, Source, HeldOut, Plateau, Balance, Guard, Optimizer, Loss, Lora, Words, FeatureCache),
     *(ModelConfig, Vocabulary, ImageConfig, VideoConfig, AudioConfig),
 )
 

@@ -27,6 +27,16 @@ def test_freezing_by_prefix():
         freeze(model, ["wrods"])
 
 
+def test_training_only_what_is_named():
+    model = tiny_model()
+    freeze(model, ["words"], ["words", "decoder_layers.0."])
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    named = {name for name, _ in model.named_parameters() if name.startswith(("words", "decoder_layers.0."))}
+    assert trained == named != set()
+    with pytest.raises(InputError, match=r"train_only: no parameter starts with 'encoders.sensr'"):
+        freeze(model, [], ["encoders.sensr"])
+
+
 def test_groups():
     model = tiny_model()
     freeze(model, ["words"])

@@ -7,21 +7,35 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby, islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 
+from monoglot.adapters import (
+    Answers,
+    Limits,
+    apply_adapter,
+    is_adapter,
+    read_adapter,
+    read_answers,
+    weights_sha256,
+)
+from monoglot.data.features import CachingPreparer, FeatureCache
 from monoglot.data.prepare import Example, Preparer
 from monoglot.data.rows import BadRow, parse_row
 from monoglot.decode.constrain import BoxGrammar, Constraint, Count, ObjectGrammar, Trie, Words
 from monoglot.decode.search import Hypothesis, SearchSettings, beam_search, score_answers
 from monoglot.errors import InputError
+from monoglot.model.features import features
+from monoglot.model.head import Head, pooled
 from monoglot.model.unified import Memory, UnifiedModel
 from monoglot.nouns import Candidate, Media, Prediction, Sample
+from monoglot.registry import unknown_name
 from monoglot.store import load_model, model_folder
 from monoglot.tasks import TASKS, Task
 from monoglot.text.tokenizer import Tokenizer
@@ -36,7 +50,10 @@ def load(model: str | Path = "nano", *, search: SearchSettings | None = None) ->
     >>> load("nano").predict(task="name", image="cat.png").text  # doctest: +SKIP
     'cat'
     """
-    return Predictor(*load_model(model_folder(model)), search=search)
+    folder = model_folder(model)
+    loaded = load_model(folder)
+    heads = read_adapter(folder).heads() if is_adapter(folder) else {}
+    return Predictor(*loaded, search=search, answers=read_answers(folder), heads=heads, folder=folder)
 
 
 class Predictor:
@@ -44,6 +61,9 @@ class Predictor:
 
     Args:
         search: how to look for answers. What is not set is the task's: its longest answer, its length penalty, a beam of 3.
+        answers: what some questions may be answered with, where a row gives no choices.
+        heads: tensors of heads that pick among them, by the place of their answers.
+        folder: where the model is from; needed to put adapters on it.
 
     >>> best_five = SearchSettings(n_best=5)
     >>> surprising = SearchSettings(sample=True, top_p=0.9, temperature=1.2, seed=1)
@@ -51,10 +71,64 @@ class Predictor:
     'a cat'
     """
 
-    def __init__(self, model: UnifiedModel, tokenizer: Tokenizer, *, search: SearchSettings | None = None):
+    def __init__(
+        self,
+        model: UnifiedModel,
+        tokenizer: Tokenizer,
+        *,
+        search: SearchSettings | None = None,
+        answers: Sequence[Answers] = (),
+        heads: Mapping[int, Mapping[str, torch.Tensor]] = MappingProxyType({}),
+        folder: Path | None = None,
+    ):
         self.model, self.tokenizer, self.search = model.eval(), tokenizer, search or SearchSettings()
-        self.preparer = Preparer(tokenizer, model.config)
+        self.preparer: Preparer = Preparer(tokenizer, model.config)
+        self.cache: FeatureCache | None = None
         self._words = Words(model.config.vocabulary)
+        self.limits = Limits(answers)
+        self._heads = {
+            index: Head.from_state(heads[index], given.head)
+            for index, given in enumerate(answers)
+            if given.head is not None
+        }
+        self.folder = folder
+        self.adapted: dict[str, Predictor] = {}
+        """Predictors of adapters on this model, by name; a row's `adapter` picks."""
+
+    def keep_features(self, cache: FeatureCache | None) -> None:
+        """From now on media are encoded once, and what the encoders said is taken from the cache; None: every time anew."""
+        self.cache = cache
+        self.preparer = Preparer(self.tokenizer, self.model.config)
+        if cache is not None:
+            self.preparer = keeping = CachingPreparer(self.tokenizer, self.model.config)
+            keeping.cache = cache
+
+    def with_adapter(self, folder: str | Path) -> Predictor:
+        """A predictor of this model under an adapter. They share all tensors that the adapter does not change.
+
+        Raises InputError when the adapter is of another model.
+        """
+        adapter = read_adapter(Path(folder))
+        if self.folder is None or is_adapter(self.folder):
+            raise InputError.at(folder, "adapter", "needs its base", "load the model folder that it was made for")
+        base = adapter.settings.base
+        if weights_sha256(self.folder) != base.sha256:
+            wrong = f"was made for {base.name!r} with other weights than {self.folder}"
+            raise InputError.at(folder, "base", wrong, "load its own base, or adapt again")
+        model = apply_adapter(self.model, adapter)
+        adapted = Predictor(
+            model, self.tokenizer, search=self.search, answers=adapter.settings.answers, heads=adapter.heads()
+        )
+        if not any(name.startswith("encoders.") for name in adapter.changes):
+            adapted.keep_features(self.cache)
+        return adapted
+
+    def add_adapter(self, folder: str | Path) -> None:
+        """Rows whose `adapter` is this folder's name are answered by it from now on. Raises InputError as `with_adapter` does."""
+        name = Path(folder).resolve().name
+        if name in self.adapted:
+            raise InputError.at(folder, "adapter", f"there is one called {name!r} already", "rename the folder")
+        self.adapted[name] = self.with_adapter(folder)
 
     def predict(
         self,
@@ -111,12 +185,12 @@ class Predictor:
                 else:
                     examples.append((index, read))
             examples.sort(key=lambda pair: _kind(pair[1]))
-            for _, group in groupby(examples, key=lambda pair: _kind(pair[1])[:2]):
-                members = list(group)
+            for (adapter, *_), group in groupby(examples, key=lambda pair: _kind(pair[1])[:3]):
+                members, answering = list(group), self.adapted.get(adapter, self)
                 for first in range(0, len(members), batch_size):
                     part = members[first : first + batch_size]
                     started = time.perf_counter()
-                    for (index, _), prediction in zip(part, self._answer([example for _, example in part])):
+                    for (index, _), prediction in zip(part, answering._answer([example for _, example in part])):
                         answers[index] = replace(prediction, seconds=(time.perf_counter() - started) / len(part))
                     while given in answers:
                         yield answers[given]
@@ -129,6 +203,12 @@ class Predictor:
             return Prediction(row.id, row.task, "", error=str(row.error))
         try:
             sample = row if isinstance(row, Sample) else parse_row(row)
+            if name := _adapter(sample):
+                if name not in self.adapted:
+                    raise InputError.at(
+                        sample.where or f"sample {sample.id}", "adapter", unknown_name("adapter", name, self.adapted)
+                    )
+                return self.adapted[name]._example(sample)
             return self._example(sample)
         except InputError as error:
             name, task = (row.get("id", ""), row.get("task", "")) if isinstance(row, dict) else (row.id, row.task)
@@ -136,7 +216,7 @@ class Predictor:
 
     def _example(self, sample: Sample) -> Example:
         """Raises InputError as `Preparer.example` does, and when a choice is longer than the model can write."""
-        example = self.preparer.example(sample, with_target=False)
+        example = self.preparer.example(self.limits.fill(sample), with_target=False)
         room = self._room - len(example.sequence.given_ids)
         for choice in example.posed.choices:
             if len(self.tokenizer.encode(f" {choice}")) > room:
@@ -153,13 +233,50 @@ class Predictor:
     def _answer(self, examples: list[Example]) -> list[Prediction]:
         """One batch of one task."""
         batch = self.preparer.collate(examples).to(self.model.words.weight.device)
-        memory = self.model.encode(batch, self.model.encode_media(batch.media))
-        constraints = [self._constraint(example) for example in examples]
-        if self.search.score_all and examples[0].posed.choices:
-            found = self._score_all(examples, memory, constraints)
-        else:
-            found = self._search(examples, memory, constraints, batch.code_rows)
-        return [self._prediction(example, hypotheses) for example, hypotheses in zip(examples, found)]
+        encoded = features(self.model, batch, self.cache)
+        memory = self.model.encode(batch, encoded)
+        said: dict[int, Prediction] = {}
+        by_head: dict[int, list[int]] = {}
+        for row, example in enumerate(examples):
+            if (head := self._head_of(example.sample)) is not None:
+                by_head.setdefault(head, []).append(row)
+        for head, rows in by_head.items():
+            x = pooled(batch, encoded, memory, self._heads[head].blocks)[rows]
+            said |= dict(zip(rows, self._pick(self._heads[head], x, [examples[row].sample for row in rows])))
+        free = [row for row in range(len(examples)) if row not in said]
+        if free:
+            if said:
+                index = torch.tensor(free, device=memory.states.device)
+                memory, codes = memory.select(index), None if batch.code_rows is None else batch.code_rows[index]
+            else:
+                codes = batch.code_rows
+            left = [examples[row] for row in free]
+            constraints = [self._constraint(example) for example in left]
+            if self.search.score_all and left[0].posed.choices:
+                found = self._score_all(left, memory, constraints)
+            else:
+                found = self._search(left, memory, constraints, codes)
+            said |= dict(zip(free, map(self._prediction, left, found)))
+        return [said[row] for row in range(len(examples))]
+
+    def _head_of(self, sample: Sample) -> int | None:
+        """The head that answers a sample: its question's, if that knows all of the choices."""
+        known = self.limits.of(sample) if self._heads else None
+        if known is None or known[0] not in self._heads:
+            return None
+        return known[0] if set(sample.choices) <= set(self._heads[known[0]].classes) else None
+
+    def _pick(self, head: Head, x: torch.Tensor, samples: Sequence[Sample]) -> list[Prediction]:
+        """What a head says of features float32[B, F], among each sample's choices."""
+        predictions = []
+        for sample, row in zip(samples, head.probabilities(x)):
+            allowed = [index for index, name in enumerate(head.classes) if name in sample.choices]
+            chances = row[allowed] / row[allowed].sum().clamp(min=1e-12)
+            order = chances.argsort(descending=True, stable=True)[: self.search.n_best or 3].tolist()
+            named = [Candidate(head.classes[allowed[place]], float(chances[place])) for place in order]
+            text, confidence = named[0].text, named[0].probability
+            predictions.append(Prediction(sample.id, sample.task, text, None, confidence, tuple(named)))
+        return predictions
 
     def _search(
         self, examples: list[Example], memory: Memory, constraints: list[Constraint], code_rows: torch.Tensor | None
@@ -241,8 +358,13 @@ def _after(given: int, h: Hypothesis) -> Hypothesis:
     return Hypothesis(h.tokens[given:], h.score, h.token_scores[given:])
 
 
-def _kind(example: Example) -> tuple[str, int, tuple[int, ...]]:
-    """Rows of one kind run together: one task, constrained or not (free answers behind prompts of one length), then similar lengths."""
+def _adapter(sample: Sample) -> str:
+    """The adapter that a row asks for; '' for none."""
+    return str(sample.meta.get("adapter") or "")
+
+
+def _kind(example: Example) -> tuple[str, str, int, tuple[int, ...]]:
+    """Rows of one kind run together: one adapter and task, constrained or not (free answers behind prompts of one length), then similar lengths."""
     lengths = (len(example.sequence.source_ids), *(grid.length for grid in example.grids))
     given = -1 if example.posed.choices else len(example.sequence.given_ids)
-    return example.sample.task, given, lengths
+    return _adapter(example.sample), example.sample.task, given, lengths

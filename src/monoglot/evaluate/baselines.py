@@ -14,9 +14,11 @@ from itertools import islice
 import numpy as np
 import torch
 
-from monoglot.data.prepare import Preparer
+from monoglot.data.features import FeatureCache
+from monoglot.data.prepare import Example, Preparer
 from monoglot.errors import InputError
 from monoglot.modalities.video import VideoConfig, read_frames
+from monoglot.model.features import features
 from monoglot.model.unified import UnifiedModel
 from monoglot.nouns import Media, Prediction, Sample
 
@@ -55,7 +57,11 @@ def middle_box(samples: Sequence[Sample], training: Sequence[Sample]) -> list[Pr
 
 @torch.no_grad()
 def nearest_neighbour(
-    samples: Sequence[Sample], training: Sequence[Sample], model: UnifiedModel, preparer: Preparer
+    samples: Sequence[Sample],
+    training: Sequence[Sample],
+    model: UnifiedModel,
+    preparer: Preparer,
+    cache: FeatureCache | None = None,
 ) -> list[Prediction]:
     """The answer of the training row whose first media item is nearest: cosine of the frozen encoder's features, averaged over the item's tokens.
 
@@ -63,8 +69,8 @@ def nearest_neighbour(
     """
     answers = [Prediction(sample.id, sample.task, "", error="no neighbour") for sample in samples]
     for modality in model.config.modalities:
-        asked, here = _mean_features(samples, modality, model, preparer)
-        known, there = _mean_features(training, modality, model, preparer)
+        asked, here = _mean_features(samples, modality, model, preparer, cache)
+        known, there = _mean_features(training, modality, model, preparer, cache)
         if asked and known:
             for index, nearest in zip(asked, (here @ there.T).argmax(1).tolist()):
                 answers[index] = replace(answers[index], text=training[known[nearest]].targets[0], error=None)
@@ -72,7 +78,12 @@ def nearest_neighbour(
 
 
 def _mean_features(
-    samples: Sequence[Sample], modality: str, model: UnifiedModel, preparer: Preparer, batch: int = 32
+    samples: Sequence[Sample],
+    modality: str,
+    model: UnifiedModel,
+    preparer: Preparer,
+    cache: FeatureCache | None,
+    batch: int = 32,
 ) -> tuple[list[int], torch.Tensor]:
     """Numbers of the samples whose first media item is of that modality and can be read; float[N, C], rows of length 1."""
     numbers: list[int] = []
@@ -80,18 +91,21 @@ def _mean_features(
     items = _items(samples, modality, preparer)
     while part := list(islice(items, batch)):
         numbers += [number for number, _ in part]
-        rows += [feature.mean(0) for feature in model.encoders[modality]([item for _, item in part])]
+        (found,) = features(model, preparer.collate([example for _, example in part]), cache).values()
+        rows += [feature.mean(0) for feature in found]
     return numbers, torch.nn.functional.normalize(torch.stack(rows), dim=1) if rows else torch.zeros(0, 0)
 
 
-def _items(samples: Sequence[Sample], modality: str, preparer: Preparer) -> Iterator[tuple[int, torch.Tensor]]:
+def _items(samples: Sequence[Sample], modality: str, preparer: Preparer) -> Iterator[tuple[int, Example]]:
+    """Each sample's first media item alone, laid out."""
     for number, sample in enumerate(samples):
         if sample.media and sample.media[0].modality == modality:
+            alone = replace(sample, task="caption", media=sample.media[:1], choices=(), text="")
             try:
-                item, _ = preparer.read(sample.media[0], 0, sample)
+                example = preparer.example(alone, with_target=False)
             except InputError:
                 continue
-            yield number, torch.as_tensor(item)
+            yield number, example
 
 
 def _question(sample: Sample) -> str:

@@ -130,7 +130,7 @@ def plain_baselines(
     rivals = {"most common": baselines.most_common(samples, training)}
     if task in ("name", "classify") and any(sample.media for sample in samples):
         rivals["nearest neighbour"] = baselines.nearest_neighbour(
-            samples, training, predictor.model, predictor.preparer
+            samples, training, predictor.model, predictor.preparer, predictor.cache
         )
     video = predictor.model.config.modalities.get("video")
     if video and any(media.modality == "video" for sample in samples for media in sample.media):

@@ -19,18 +19,21 @@ from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.api import CheckpointException
 
 from monoglot.errors import InputError
-from monoglot.files import read_json
+from monoglot.files import atomic_path, read_json
 from monoglot.train.distributed import World
 
 # What torch says when a run has one process, each time.
 warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
 
 FORMAT = 1
+BEST = "best.safetensors"
 KEPT = 2
 """Checkpoints that stay: the last, and the one before it."""
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")  # what torch.optim.AdamW keeps for a parameter
@@ -101,6 +104,32 @@ def last_checkpoint(folder: Path) -> Path | None:
     """The newest complete checkpoint of a run, or None."""
     found = _complete(folder)
     return found[-1] if found else None
+
+
+def write_best(folder: Path, stage: int, loss: float, tensors: Mapping[str, Tensor]) -> None:
+    """Keep a stage's best weights in the run's folder, over those that were its best before."""
+    with atomic_path(folder / BEST) as temporary:
+        try:
+            state = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+            save_file(state, temporary, metadata={"stage": str(stage), "loss": repr(loss)})
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+
+
+def read_best(folder: Path, stage: int) -> tuple[float, dict[str, Tensor]] | None:
+    """(loss, weights) of a stage's best look so far, or None. InputError if the file is damaged."""
+    path = folder / BEST
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            about = file.metadata()
+            if about["stage"] != str(stage):
+                return None
+            return float(about["loss"]), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        wrong = f"cannot be read ({_reason(error)})"
+        raise InputError.at(path, "best", wrong, "delete it: the best look from now on is kept") from None
 
 
 def read_run(checkpoint: Path) -> dict[str, Any]:

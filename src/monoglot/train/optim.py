@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 
@@ -11,19 +11,28 @@ import torch
 from torch import Tensor, nn
 
 from monoglot.errors import InputError
+from monoglot.model.lora import lora_names
 from monoglot.train.recipe import Optimizer
 
 
-def freeze(model: nn.Module, prefixes: Iterable[str]) -> None:
-    """Parameters whose name starts with one of `prefixes` are not trained. InputError for a prefix that fits none."""
+def freeze(model: nn.Module, prefixes: Sequence[str], train_only: Sequence[str] = ()) -> None:
+    """Parameters whose name starts with one of `prefixes` are not trained. `train_only`, in place of them: only those whose name starts so are.
+    Beside low-rank changes nothing else is trained, unless `train_only` names it.
+
+    Raises InputError for a prefix that fits no parameter.
+    """
+    field, given = ("train_only", tuple(train_only)) if train_only else ("freeze", tuple(prefixes))
     names = [name for name, _ in model.named_parameters()]
-    for prefix in prefixes:
+    for prefix in given:
         if not any(name.startswith(prefix) for name in names):
-            raise InputError.at(
-                "recipe", "freeze", f"no parameter starts with {prefix!r}", f"they start with {_first_parts(names)}"
-            )
+            wrong = f"no parameter starts with {prefix!r}"
+            raise InputError.at("recipe", field, wrong, f"they start with {_first_parts(names)}")
+    changes = set(lora_names(model))
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not any(name.startswith(prefix) for prefix in prefixes))
+        if changes:
+            parameter.requires_grad_(name in changes or name.startswith(tuple(train_only)))
+        else:
+            parameter.requires_grad_(name.startswith(given) == (field == "train_only"))
 
 
 def _first_parts(names: list[str]) -> str:

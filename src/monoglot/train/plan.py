@@ -23,7 +23,7 @@ from monoglot.train.distributed import World, open_world
 from monoglot.train.gradients import backward, counts, loss_scale, tokens_by_source
 from monoglot.train.optim import freeze
 from monoglot.train.recipe import Recipe
-from monoglot.train.run import Stand, open_cache, peak_memory, precision
+from monoglot.train.run import Stand, kept_features, peak_memory, precision
 from monoglot.train.stages import Plan, StageRun, facts_of, make_plans
 from monoglot.train.start import changed_model, start_model
 from monoglot.train.steps import Step, lengths, together
@@ -61,8 +61,8 @@ def show_plan(recipe: Recipe, console: Console | None = None) -> None:
     for plan in plans:
         if plan.page is not recipe and plan.page.model_changes:
             model = changed_model(model, plan.page.model_changes, seed=recipe.seed)
-        freeze(model, plan.page.freeze)
-        cache, in_bfloat16 = open_cache(recipe, model), precision(recipe, world.device) == "bfloat16"
+        freeze(model, plan.page.freeze, plan.page.train_only)
+        cache, in_bfloat16 = kept_features(recipe, model), precision(recipe, world.device) == "bfloat16"
         stand = Stand(first=first)
         stage = StageRun(recipe, plan, model, tokenizer, world, cache=cache, in_bfloat16=in_bfloat16, stand=stand)
         estimates.append(_try(recipe, stage, console))

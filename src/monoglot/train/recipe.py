@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from monoglot.errors import InputError
 from monoglot.model.config import ModelConfig
+from monoglot.model.lora import Lora
 from monoglot.registry import unknown_name
 from monoglot.text.vocabulary import Vocabulary
 from monoglot.train.balance import BALANCERS, Balance
@@ -82,6 +83,9 @@ class Plateau(_Page):
     scores: tuple[str, ...] = Field(min_length=1, description="Names of `validation` sets whose losses are watched.")
     patience: int = Field(3, ge=1, description="So many looks in a row without one loss that is lower end the stage.")
     least: float = Field(0.01, ge=0, description="Nats a token by which a loss has to fall to count as lower.")
+    best: bool = Field(
+        False, description="The stage ends with the weights of the look whose losses had the lowest mean, not its last."
+    )
 
 
 class Optimizer(_Page):
@@ -207,6 +211,9 @@ class Stage(_Page):
     freeze: tuple[str, ...] = Field(
         ("words", "encoders"), description="Parameters whose name starts so are not trained."
     )
+    train_only: tuple[str, ...] = Field(
+        (), description="Only parameters whose name starts so are trained; in place of `freeze`."
+    )
     model_changes: dict[str, Any] = Field(
         {},
         description="Settings in which the model differs from how the stage finds it: resolution, frames, dropout; new modalities too.",
@@ -265,6 +272,13 @@ class Recipe(Stage):
         description="'warm' (parts that packages carry), 'cold' (the same eyes and ears, a random rest), or a bundled model or model folder to go on from.",
     )
     stages: tuple[Stage, ...] = Field((), description="The curriculum: stages in their order; leave out for one stage.")
+    adapter: bool = Field(
+        False, description="What is trained is stored alone, as an adapter of `start`, in place of a whole model."
+    )
+    lora: Lora | None = Field(
+        None,
+        description="Low-rank changes beside the layers are trained in place of all else; folded into the model unless `adapter`.",
+    )
     data_folder: str = Field("packs", description="What the data paths are relative to.")
     validate_every: int = Field(0, ge=0, description="Steps between looks at the held-out rows; 0 for never.")
     validation: tuple[HeldOut, ...] = Field((), description="Held-out rows to look at.")
@@ -337,6 +351,12 @@ class Recipe(Stage):
             raise ValueError(f"model: {self.start} has its own settings; say under `model_changes` what differs")
         if self.model_changes and self.start in ("warm", "cold"):
             raise ValueError(f"model_changes: start {self.start!r} has its settings under `model`")
+        if (self.adapter or self.lora) and self.start in ("warm", "cold"):
+            raise ValueError(f"{'adapter' if self.adapter else 'lora'}: needs a model folder as `start`")
+        best = any(stage.plateau is not None and stage.plateau.best for stage in self.curriculum)
+        if self.parallel == "fsdp" and (self.adapter or self.lora or best):
+            what = "adapter" if self.adapter else "lora" if self.lora else "plateau.best"
+            raise ValueError(f"parallel: {what} needs the whole model in each process; use 'ddp'")
         if self.loss.kind == "self_critical" and self.smoothing:
             raise ValueError("smoothing: has no meaning for the loss 'self_critical'")
         if self.loss.kind == "self_critical" and self.parallel == "fsdp":
@@ -444,6 +464,18 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise InputError.at(path, *first_problem(error)) from None
 
 
+def read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """`key=value` changes as a page of their own.
+
+    >>> read_overrides(["steps=100", "optimizer.lr=0.001"])
+    {'steps': 100, 'optimizer': {'lr': 0.001}}
+    """
+    page: dict[str, Any] = {}
+    for override in overrides:
+        _override(page, override)
+    return page
+
+
 def _override(page: dict[str, Any], override: str) -> None:
     """Change one value of a page; `mixture.names.quota` and `stages.0.steps` reach into lists, by an item's name or number."""
     key, equals, value = override.partition("=")
@@ -519,6 +551,7 @@ def first_problem(error: ValidationError, page: Any = Recipe) -> tuple[str, str]
                 "optimizer": Optimizer,
                 "words": Words,
                 "loss": Loss,
+                "lora": Lora,
                 "feature_cache": FeatureCache,
                 "model": ModelConfig,
                 "vocabulary": Vocabulary,

@@ -25,16 +25,18 @@ import yaml
 from torch import Tensor, nn
 
 from monoglot import __version__
-from monoglot.cache import cache_dir
-from monoglot.data.features import FeatureCache, fingerprint
+from monoglot.adapters import AdapterSettings, is_adapter, read_adapter, save_adapter, trained_tensors
+from monoglot.data.features import FeatureCache
 from monoglot.decode.predict import Predictor
 from monoglot.decode.search import SearchSettings
 from monoglot.errors import InputError
 from monoglot.files import write_text
+from monoglot.model.features import open_cache
+from monoglot.model.lora import fold_lora
 from monoglot.model.unified import UnifiedModel
 from monoglot.report.run import write_run_report
 from monoglot.rng import stream
-from monoglot.store import save_model
+from monoglot.store import base_folder, base_of, model_folder, save_model
 from monoglot.train import checkpoint
 from monoglot.train.conflicts import Conflicts
 from monoglot.train.critic import Critic, mean_score
@@ -250,7 +252,7 @@ class Run:
 
     def do_what_is_due(self) -> None:
         """A look at held-out rows, going back, stopping, a checkpoint."""
-        if self.look is not None and self.stand.step % self.recipe.validate_every == 0:
+        if self.look is not None and (self.stand.step % self.recipe.validate_every == 0 or self._ends_unseen()):
             self._look(self.look)
         if self.watch.gives_up:
             self._go_back()
@@ -260,6 +262,11 @@ class Run:
             self.save()
             if wanted > 1:
                 self._stop()
+
+    def _ends_unseen(self) -> bool:
+        """The stage is over, and its last weights may be its best."""
+        plateau = self.stage.plan.page.plateau
+        return plateau is not None and plateau.best and self.stage_is_over
 
     def _look(self, look: Look) -> None:
         line: dict[str, Any] = {"step": self.stand.step, "seconds": round(self.progress.seconds, 2)}
@@ -271,11 +278,36 @@ class Run:
             told = "held out: " + "  ".join(f"{name} {loss:.3f}" for name, loss in held_out.items())
             line |= {"held_out": _by_name(held_out, held_out.values()), "regret": _by_name(held_out, regret)}
             self.progress.note(line, told)
+            self._keep_if_best(held_out)
             model = self._whole_model() if self.recipe.samples else None
             if model is not None:
                 predictor = Predictor(model, self.tokenizer, search=SearchSettings(beam=1))
                 self.progress.note({"step": self.stand.step, "samples": look.answers(self.stage.trainee, predictor)})
         self.stage.ending.look(held_out)
+
+    def _keep_if_best(self, held_out: dict[str, float]) -> None:
+        """What is trained, as it is now, on disk: the stage may end with it. A run that goes on finds it there."""
+        plateau = self.stage.plan.page.plateau
+        if plateau is None or not plateau.best or not self.world.is_first:
+            return
+        mean = sum(held_out[name] for name in plateau.scores) / len(plateau.scores)
+        best = checkpoint.read_best(self.folder, self.stand.stage)
+        if math.isfinite(mean) and (best is None or mean < best[0]):
+            checkpoint.write_best(self.folder, self.stand.stage, mean, trained_tensors(self.model))
+
+    def _take_best(self) -> None:
+        """The stage is over: its best weights, if it kept any."""
+        plateau = self.stage.plan.page.plateau
+        self.world.wait()
+        best = checkpoint.read_best(self.folder, self.stand.stage) if plateau is not None and plateau.best else None
+        if best is None:
+            return
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                if name in best[1]:
+                    parameter.copy_(best[1][name])
+                    if self.average is not None:
+                        self.average[name].copy_(best[1][name])
 
     def _go_back(self) -> None:
         """To the last good weights; the rows that went wrong are not seen again."""
@@ -309,6 +341,7 @@ class Run:
 
     def next_stage(self) -> None:
         """A stage is over: the next begins where it stands, or the run is done."""
+        self._take_best()
         self.stand.places |= dict(zip(self.stage.plan.names, self.stage.mixture.places(self.stand.step)))
         self.stand.stage, self.stand.first, self.stand.tokens = self.stand.stage + 1, self.stand.step, 0
         if not self.is_done:
@@ -329,8 +362,8 @@ class Run:
     def _begin_stage(self) -> None:
         recipe, stand = self.recipe, self.stand
         plan = self.plans[min(stand.stage, len(self.plans) - 1)]
-        freeze(self.model, plan.page.freeze)
-        cache = open_cache(recipe, self.model)
+        freeze(self.model, plan.page.freeze, plan.page.train_only)
+        cache = kept_features(recipe, self.model)
         in_bfloat16 = precision(recipe, self.world.device) == "bfloat16"
         self.stage = StageRun(
             recipe, plan, self.model, self.tokenizer, self.world, cache=cache, in_bfloat16=in_bfloat16, stand=stand
@@ -379,15 +412,19 @@ class Run:
         folder = self.folder / "model"
         with averaged(self.model, self.average):
             if (model := self._whole_model()) is not None:
-                save_model(
-                    folder,
-                    model,
-                    self.tokenizer,
-                    dtype=torch.bfloat16,
-                    int8=self.recipe.int8,
-                    card=self._card(),
-                    lineage=self._lineage(),
-                )
+                if self.recipe.adapter:
+                    self._save_adapter(folder, model)
+                else:
+                    fold_lora(model)
+                    save_model(
+                        folder,
+                        model,
+                        self.tokenizer,
+                        dtype=torch.bfloat16,
+                        int8=self.recipe.int8,
+                        card=self._card(),
+                        lineage=self._lineage(),
+                    )
         self.progress.note({"event": "end", "step": self.stand.step, "seconds": round(self.progress.seconds, 2)})
         if self.world.is_first:
             try:
@@ -396,6 +433,22 @@ class Run:
                 self.progress.say(f"no report.html: {error}")
         self.world.wait()
         return folder
+
+    def _save_adapter(self, folder: Path, model: UnifiedModel) -> None:
+        """What differs from the base: what was trained, and what an adapter that the run began with had changed."""
+        start, lora = model_folder(self.recipe.start), self.recipe.lora
+        tensors = trained_tensors(model)
+        if is_adapter(start):
+            before = read_adapter(start)
+            base = base_of(base_folder(before), before.settings.base, folder)
+            lora = lora or before.settings.lora
+            now = dict(model.named_parameters())
+            tensors |= {name: now[name].detach() for name in before.changes}
+        else:
+            base = base_of(start, None, folder)
+        method = "lora" if lora is not None else "connector"
+        settings = AdapterSettings(base=base, method=method, lora=lora)
+        save_adapter(folder, settings, tensors, card=self._card(), lineage=self._lineage())
 
     def _whole_model(self) -> UnifiedModel | None:
         """The model, put together if each process holds a share; None in the other processes."""
@@ -493,14 +546,11 @@ def _check_folder(folder: Path, resume: bool) -> None:
         )
 
 
-def open_cache(recipe: Recipe, model: UnifiedModel) -> FeatureCache | None:
+def kept_features(recipe: Recipe, model: UnifiedModel) -> FeatureCache | None:
     """None when the encoders are trained or the cache is turned off."""
-    c = recipe.feature_cache
-    if c.gigabytes == 0 or any(p.requires_grad for p in model.encoders.parameters()):
+    if any(p.requires_grad for p in model.encoders.parameters()):
         return None
-    folder = Path(c.folder) if c.folder else cache_dir() / "features"
-    settings = model.config.model_dump(mode="json")["modalities"]
-    return FeatureCache(folder / fingerprint(model.encoders, settings), int(c.gigabytes * 1e9))
+    return open_cache(model, recipe.feature_cache.gigabytes, recipe.feature_cache.folder)
 
 
 def peak_memory() -> int:

@@ -14,6 +14,7 @@ from monoglot.errors import InputError
 from monoglot.interop.parts import part_or_none
 from monoglot.interop.warm_start import tokenizer_from_part, warm_start
 from monoglot.model.config import ModelConfig
+from monoglot.model.lora import add_lora, fold_lora
 from monoglot.model.unified import UnifiedModel
 from monoglot.store import BUNDLED, load_model, model_folder
 from monoglot.text.tokenizer import Tokenizer
@@ -23,9 +24,17 @@ from monoglot.train.recipe import Recipe, first_problem, merged
 def start_model(recipe: Recipe) -> tuple[UnifiedModel, Tokenizer, dict[str, Any]]:
     """The model that a run begins with, its tokenizer and where it comes from."""
     if recipe.start not in ("warm", "cold"):
-        model, tokenizer = load_model(model_folder(recipe.start))
+        folder = model_folder(recipe.start)
+        model, tokenizer = load_model(folder)
+        if not recipe.adapter:
+            fold_lora(model)
         if recipe.model_changes:
             model = changed_model(model, recipe.model_changes, seed=recipe.seed)
+        if recipe.lora is not None:
+            try:
+                add_lora(model, recipe.lora, seed=recipe.seed)
+            except ValueError as error:
+                raise InputError.at("recipe", "lora", str(error)) from None
         return model, tokenizer, {"parents": [recipe.start]}
     assert recipe.model is not None, "the recipe checks this"
     torch.manual_seed(recipe.seed)

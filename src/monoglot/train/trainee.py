@@ -7,13 +7,13 @@ Letters: K data sets, N target tokens of a part, R answers.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from monoglot.data.collate import Batch
 from monoglot.data.features import FeatureCache
+from monoglot.model.features import features
 from monoglot.model.unified import Memory, UnifiedModel
 from monoglot.train.distributed import World
 from monoglot.train.losses import Objective, cross_entropy, log_probabilities
@@ -130,25 +130,4 @@ def _leaves(losses: Tensor) -> set[Tensor]:
         if (variable := getattr(node, "variable", None)) is not None:
             found.add(variable)
         left += [before for before, _ in node.next_functions]
-    return found
-
-
-def features(model: UnifiedModel, batch: Batch, cache: FeatureCache | None) -> dict[str, list[Tensor]]:
-    """Encode what is not kept yet; keep it. Frozen features are rounded as the cache rounds them, so a resumed run sees the same."""
-    if cache is None:
-        return model.encode_media(batch.media)
-    for media in batch.media.values():
-        for index, key in media.keys.items():
-            # Kept since the batch was read ahead.
-            if index not in media.encoded and (kept := cache.get(key)) is not None:
-                media.items[index] = torch.from_numpy(kept[0].astype(np.float32)).to(batch.source_ids.device)
-                media.encoded.add(index)
-    with torch.no_grad(), torch.autocast(batch.source_ids.device.type, enabled=False):
-        found = model.encode_media(batch.media)
-    for name, media in batch.media.items():
-        for index, key in media.keys.items():
-            if index not in media.encoded:
-                rounded = found[name][index].to(torch.float16)
-                cache.put(key, rounded.cpu().numpy(), media.grids[index])
-                found[name][index] = rounded.float()
     return found

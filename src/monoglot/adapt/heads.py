@@ -1,0 +1,75 @@
+"""Heads for the questions of some rows: one linear classifier a question, on what the frozen model sees.
+
+rows -> features -> by question -> fit_head -> Answers with a head, its tensors
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from monoglot.adapt.rows import groups
+from monoglot.adapters import Answers, Limits
+from monoglot.decode.predict import Predictor
+from monoglot.errors import InputError
+from monoglot.model.head import blocks_of, features, fit_head
+from monoglot.nouns import Sample
+
+Question = tuple[str, str, str]
+"""task, text, lang; as in `Answers`."""
+
+
+def fit_heads(
+    predictor: Predictor, samples: Sequence[Sample], answers: Sequence[Answers]
+) -> tuple[tuple[Answers, ...], dict[int, dict[str, Tensor]], str]:
+    """A head for each question that the samples ask.
+
+    Args:
+        samples: rows with choices and an answer.
+        answers: what questions may be answered with; a question of rows that bring their own choices is added.
+
+    Returns:
+        All answers, those with a head among them; tensors of heads by place; in a line, how the heads came out.
+
+    Raises:
+        InputError: no row can be read, or a question has one answer only.
+    """
+    by_question: dict[Question, list[int]] = {}
+    for row, sample in enumerate(samples):
+        known = Limits(answers).of(sample)
+        text = known[1].text if known else " ".join(sample.text.split()) if sample.media else ""
+        by_question.setdefault((sample.task, text, sample.lang), []).append(row)
+    found = {(given.task, given.text, given.lang): given for given in answers}
+    together = groups(samples)
+    fitted: dict[Question, dict[str, Tensor]] = {}
+    told = []
+    for question, rows in by_question.items():
+        task, text, lang = question
+        asked = [samples[row] for row in rows]
+        blocks = blocks_of(predictor.model, asked)
+        x, read = features(predictor.model, predictor.preparer, asked, blocks=blocks, cache=predictor.cache)
+        said = [asked[place].targets[0] for place in read]
+        if len(set(said)) < 2:
+            wrong = f"{text or task!r} has {len(set(said))} answer among {len(read)} rows that can be read"
+            raise InputError.at(
+                asked[0].where or "rows", "target", wrong, "give rows with at least two different answers"
+            )
+        classes = tuple(dict.fromkeys([*(found[question].choices if question in found else ()), *_choices(asked)]))
+        where = [str(together[rows[place]]) for place in read]
+        head = fit_head(x, said, classes=classes, groups=where, blocks=blocks)
+        tensors, settings = head.state()
+        given = Answers(task=task, text=text, lang=lang, choices=classes, head=settings)
+        found[question], fitted[question] = given, tensors
+        told.append(head.why)
+    order = list(found)
+    return (
+        tuple(found.values()),
+        {order.index(question): tensors for question, tensors in fitted.items()},
+        "; ".join(told),
+    )
+
+
+def _choices(samples: Sequence[Sample]) -> list[str]:
+    """All choices and answers of some rows, in their order."""
+    return list(dict.fromkeys([choice for sample in samples for choice in (*sample.choices, *sample.targets[:1])]))
