@@ -144,6 +144,8 @@ def _from_bytes(data: bytes, media: Media, name: str) -> tuple[np.ndarray, np.nd
         between = next((letter for letter in ",;\t" if letter in first), ",")
         heads = [head.strip().lower() for head in next(csv.reader([first], delimiter=between))]
         has_heads = any(head and not _is_number(head) for head in heads)
+        if not text.partition("\n")[2 if has_heads else 0].strip():
+            raise ValueError("it holds no readings")
         table = np.loadtxt(io.StringIO(text), delimiter=between, ndmin=2, skiprows=int(has_heads))
     except (ValueError, EOFError, UnicodeDecodeError, csv.Error, StopIteration) as error:
         wrong = f"is neither CSV nor NPY ({' '.join(str(error).split())[:80]})"
