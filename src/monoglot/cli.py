@@ -167,6 +167,7 @@ def predict(
         raise InputError.at("command line", "--adapter", "several given for one question", "give one, or --data")
     # A wrong question is told before a model is loaded.
     question = _question(
+        limited=bool(adapter) or any((Path(model) / name).is_file() for name in ("adapter.json", "answers.json")),
         task=task,
         **_media(media or [], image=image, video=video, audio=audio),
         text=text,
@@ -810,8 +811,8 @@ def _predict_rows(
         typer.echo(f"{out}: {rows} could not be answered; 'error' says why", err=True)
 
 
-def _question(*, box: list[float] | None, choices: str, **fields: Any) -> dict[str, Any]:
-    """What Predictor.predict is to be asked, checked as a row is checked."""
+def _question(*, limited: bool, box: list[float] | None, choices: str, **fields: Any) -> dict[str, Any]:
+    """What Predictor.predict is to be asked, checked as a row is checked; `limited`: the model may bring the choices."""
     from monoglot.data.rows import TAR, parse_row
     from monoglot.tasks import TASKS, pose
 
@@ -829,7 +830,7 @@ def _question(*, box: list[float] | None, choices: str, **fields: Any) -> dict[s
     for media in sample.media:
         if not media.source.startswith(TAR) and not Path(media.source).exists():
             raise InputError.at(media.source, media.modality, "no such file", "correct the path")
-    pose(sample if sample.choices else replace(sample, choices=("",)))  # an adapter may bring the choices
+    pose(replace(sample, choices=("",)) if limited and not sample.choices else sample)
     return row
 
 
