@@ -169,8 +169,8 @@ def blocks(found: dict[str, Any]) -> Iterable[str]:
 def cell(point: dict[str, Any] | None, best: float) -> str:
     if point is None:
         return "–"
-    half = point.get("score_half")
-    said = f"{100 * point['score']:.1f}" + (f" ± {100 * half:.1f}" if half and half != float("inf") else "")
+    half = point["half"]
+    said = f"{100 * point['score']:.1f}" + (f" ± {100 * half:.1f}" if half else "")
     return f"**{said}**" if point["score"] == best else said
 
 
