@@ -108,7 +108,7 @@ class Predictor:
     def with_adapter(self, folder: str | Path) -> Predictor:
         """A predictor of this model under an adapter. They share all tensors that the adapter does not change.
 
-        Raises InputError when the adapter is of another model.
+        It answers rows that name no adapter, and those that name this one. Raises InputError when the adapter is of another model.
         """
         adapter = read_adapter(Path(folder))
         if self.folder is None or is_adapter(self.folder):
@@ -123,11 +123,12 @@ class Predictor:
         )
         if not any(name.startswith("encoders.") for name in adapter.changes):
             adapted.keep_features(self.cache)
+        adapted.adapted[_name(folder)] = adapted
         return adapted
 
     def add_adapter(self, folder: str | Path) -> None:
         """Rows whose `adapter` is this folder's name are answered by it from now on. Raises InputError as `with_adapter` does."""
-        name = Path(folder).resolve().name
+        name = _name(folder)
         if name in self.adapted:
             raise InputError.at(folder, "adapter", f"there is one called {name!r} already", "rename the folder")
         self.adapted[name] = self.with_adapter(folder)
@@ -363,6 +364,11 @@ class Predictor:
 
 def _after(given: int, h: Hypothesis) -> Hypothesis:
     return Hypothesis(h.tokens[given:], h.score, h.token_scores[given:])
+
+
+def _name(folder: str | Path) -> str:
+    """How rows call the adapter of a folder."""
+    return Path(folder).resolve().name
 
 
 def _adapter(sample: Sample) -> str:

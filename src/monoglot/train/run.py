@@ -121,7 +121,7 @@ class Run:
         if self.world.is_first:
             text = yaml.safe_dump(page, sort_keys=False, allow_unicode=True)
             write_text(self.folder / "recipe.yaml", text)
-            for begun in (log, self.quarantine.path) if self._saved is None else ():
+            for begun in (log, self.quarantine.path, self.folder / checkpoint.BEST) if self._saved is None else ():
                 begun.unlink(missing_ok=True)  # by a run that was killed before its first checkpoint
         self.world.wait()
         progress = Progress(log, quiet=self._quiet, on_line=self.tracking.log) if self.world.is_first else Silent()
