@@ -1,7 +1,7 @@
 """What nano learns of a kind of media that it has never seen, when nothing but the new encoder, its connector and positions is trained.
 
     monoglot data build sensor
-    python benchmarks/new_modality.py --packs packs [--seeds 3] [--steps 240] [--runs runs/new_modality] [--out FILE.json]
+    python benchmarks/new_modality.py --packs packs [--seeds 3] [--steps 160] [--runs runs/new_modality] [--out FILE.json]
 
 The pack `sensor`: motion of a watch, four seconds a row, three people of ten held out. Asked: which of seven exercises (accuracy), and a
 sentence that names exercise and arm (exact match). Beside nano, on the same rows: the most common answer; the nearest training row and
@@ -167,7 +167,7 @@ def main() -> None:
     parser.add_argument("--packs", type=Path, default=Path("packs"))
     parser.add_argument("--runs", type=Path, default=Path("runs/new_modality"))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=240)
+    parser.add_argument("--steps", type=int, default=160)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     give_plugins([str(ROOT / "examples" / "sensor.py")])
