@@ -132,15 +132,14 @@ def save_adapter(
 
     Args:
         tensors: what differs from the base, by the model's names.
-        heads: tensors of each head, by the place of its `Answers`.
+        heads: tensors of each head, by the place of its `Answers`; stored as they are.
     """
     folder = Path(folder)
-    stored = dict(tensors)
-    for index, head in (heads or {}).items():
-        stored |= {f"{_HEAD}{index}.{name}": tensor for name, tensor in head.items()}
-    half = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in stored.items()}
+    half = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     if lost := [name for name, tensor in half.items() if not bool(tensor.isfinite().all())]:
         raise InputError.at(folder, "adapter", f"{lost[0]} is not finite as float16", "train with a lower rate")
+    for index, head in (heads or {}).items():
+        half |= {f"{_HEAD}{index}.{name}": tensor for name, tensor in head.items()}  # as the head has them
     page = {"format": FORMAT, "monoglot": __version__} | settings.model_dump(mode="json", exclude_none=True)
     with atomic_path(folder / WEIGHTS) as temporary:
         try:
@@ -177,7 +176,10 @@ def read_adapter(folder: Path) -> Adapter:
         raise InputError.at(
             folder / WEIGHTS, "weights", wrong, "the file is truncated or missing; get it again"
         ) from None
-    tensors = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in stored.items()}
+    tensors = {
+        name: tensor.float() if tensor.is_floating_point() and not name.startswith(_HEAD) else tensor
+        for name, tensor in stored.items()
+    }
     adapter = Adapter(folder, settings, tensors)
     if problem := _misfit(adapter):
         wrong = f"do not fit {SETTINGS}: {problem}"
