@@ -42,7 +42,8 @@ TASKS: dict[str, dict[str, Any]] = {
 """Of each task: held-out rows, and (name, rows, rows a step, augmented copies) of what it is learned from."""
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Of the second task's expert."""
-METHODS = ("slerp", "task_arithmetic", "ties", "dare", "model_stock")
+METHODS: dict[str, dict[str, Any]] = {"task_arithmetic": {"scale": 2.0}, "ties": {}, "dare": {}, "model_stock": {}}
+"""Tried beside interpolation: at their own settings, but for the sum of both changes, which a scale of 2 is."""
 
 
 class Parts:
@@ -110,18 +111,21 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     parts = Parts(arguments.work / "parts.jsonl")
     one, two = TASKS
     found: dict[str, Any] = {"nano": parts.once("nano", lambda: measure("nano", judge)), "seeds": []}
-    for seed in range(arguments.seeds):
-        pair = [expert(task, seed, arguments) for task in TASKS]
+    pairs = {seed: [expert(task, seed, arguments) for task in TASKS] for seed in range(arguments.seeds)}
 
-        def made(name: str, seed: int = seed, pair: list[Path] = pair, **told: Any) -> dict[str, float]:
-            return parts.once(f"{seed} {name}", lambda: merged(pair, arguments, judge, **told))
+    def made(seed: int, name: str, **told: Any) -> dict[str, float]:
+        return parts.once(f"{seed} {name}", lambda: merged(pairs[seed], arguments, judge, **told))
 
-        line = {str(w): made(str(w), method="interpolate", weights=[1 - w, w]) for w in WEIGHTS}
-        bases = {method: {} if method == "slerp" else {"base": "nano"} for method in arguments.methods}
-        methods = {method: made(method, method=method, **base) for method, base in bases.items()}
-        found["seeds"].append({"seed": seed, "line": line, "methods": methods})
+    for seed in pairs:
+        line = {str(w): made(seed, str(w), method="interpolate", weights=[1 - w, w]) for w in WEIGHTS}
+        found["seeds"].append({"seed": seed, "line": line})
+    for seed in found["seeds"]:
+        seed["methods"] = {
+            method: made(seed["seed"], method, method=method, base="nano", **METHODS[method])
+            for method in arguments.methods
+        }
     if arguments.seeds > 1:
-        soups = {task: [expert(task, seed, arguments) for seed in range(arguments.seeds)] for task in TASKS}
+        soups = {task: [pair[place] for pair in pairs.values()] for place, task in enumerate(TASKS)}
         found["soups"] = {
             task: parts.once(f"soup {task}", lambda task=task: merged(soups[task], arguments, judge)) for task in TASKS
         }
@@ -190,8 +194,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=60, help="of fine-tuning, 16 rows each")
     parser.add_argument("--lr", type=float, default=3e-4)
-    parser.add_argument("--rows", type=int, default=150, help="held-out rows of each task")
-    parser.add_argument("--methods", nargs="*", default=METHODS, help="tried beside interpolation")
+    parser.add_argument("--rows", type=int, default=100, help="held-out rows of each task")
+    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--work", type=Path, default=Path("runs/merge_curve"), help="models, features, finished parts")
     parser.add_argument("--figure", type=Path, default=Path("docs/merge_curve.png"))
     parser.add_argument("--out", type=Path)

@@ -142,6 +142,23 @@ def test_what_the_base_lacks_is_averaged(family, tmp_path):
     assert name.rpartition(".")[0] in str(done.report["missing"][family["base"]])
 
 
+def test_frozen_weights_learned_nothing_when_they_were_rounded(family, tmp_path):
+    """The start has 8-bit words, fine-tuned models have them as bfloat16: no method may enlarge the difference."""
+    model, tokenizer = load_model(Path(family["base"]))
+    save_model(tmp_path / "start", model, tokenizer, int8=["words"], dtype=torch.bfloat16)
+    parents = []
+    for seed in (1, 2):
+        model, _ = load_model(tmp_path / "start")
+        with torch.no_grad():
+            model.encoder_norm.weight += seed
+        save_model(tmp_path / str(seed), model, tokenizer, dtype=torch.bfloat16)
+        parents.append(str(tmp_path / str(seed)))
+    done = run(parents, tmp_path / "m", method="dare", base=str(tmp_path / "start"), density=0.1)
+    assert done.report["merged"] == 1
+    assert torch.equal(weights(done.folder)["words.weight"], weights(parents[0])["words.weight"])
+    assert not torch.equal(weights(tmp_path / "start")["words.weight"], weights(parents[0])["words.weight"])
+
+
 def test_answers_of_all_parents_are_answers_of_the_result(family, tmp_path):
     folders = []
     for name, choices in (("a", ("x", "y")), ("b", ("y", "z"))):

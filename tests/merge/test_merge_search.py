@@ -84,7 +84,7 @@ def test_a_metric_is_that_of_evaluate(model_folder, coloured_rows, tmp_path):
     rows = [json.loads(line) for line in coloured_rows(8).read_text().splitlines()]
     names = tmp_path / "names.jsonl"
     names.write_text("".join(json.dumps(row) + "\n" for row in rows if row["task"] == "name"))
-    judge = Judge([names])
+    judge = Judge([names], cache=tmp_path / "features")
     (found,) = judge.measure(model_folder)
     score = evaluate(load(model_folder), read_answered(names))[0][0]
     assert (found.metric, found.rows, found.rows_from) == (score.metric, 8, "names")
@@ -168,7 +168,7 @@ def test_the_search_finds_the_model_in_between(tmp_path, texts):
     assert [trial["model"] for trial in table["trials"]] == [ends["near"], ends["far"], *["merged"] * 7]
     losses = [trial["scores"][0]["value"] for trial in table["trials"]]
     assert min(losses[2:]) < min(losses[:2])
-    assert table["chosen"] == list(done.coefficients.weights)
+    assert table["chosen"] == {"weights": list(done.coefficients.weights), "scale": 1.0}
     assert (done.folder / "search.png").read_bytes().startswith(b"\x89PNG")
     lineage = json.loads((done.folder / "lineage.json").read_text())
     assert lineage["scores"]["merged"][0]["rows"] == 2

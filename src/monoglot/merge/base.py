@@ -25,6 +25,7 @@ Read = Callable[[], Tensor]
 class Pieces:
     """The versions of one tensor that are merged.
 
+    >>> import torch
     >>> ones, twos = torch.ones(2), torch.full((2,), 2.0)
     >>> pieces = Pieces("bias", [lambda: ones, lambda: twos], [3.0, 1.0])
     >>> pieces.shares, pieces.mean()

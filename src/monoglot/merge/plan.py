@@ -2,8 +2,8 @@
 
     parents (+ base) -> Plan: for each tensor of the result who has it -> Plan.tensor(job, coefficients)
 
-A tensor is *merged* when several parents have it and differ, the *same* when they agree to the bit, *kept* when one has it alone. A parent that lacks
-it, or has it in another shape, does not take part: the weights of the others are brought to a sum of 1.
+A tensor is *merged* when several parents have it and differ, the *same* when they agree to the bit (and with the base but for rounding), *kept*
+when one has it alone. A parent that lacks it, or has it in another shape, does not take part: the weights of the others are brought to a sum of 1.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ from monoglot.errors import InputError
 from monoglot.merge.base import Merger, Pieces, Read
 from monoglot.merge.parents import Parent, Slot, Tensors, check_names, common_config, slots_of
 from monoglot.model.config import ModelConfig
+
+BFLOAT16 = 2.0**-8
+"""The most that rounding to bfloat16 changes a number, as a share of it: half of the 2^-7 between neighbours at 1."""
+_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -147,7 +151,19 @@ def _fate(readers: list[Read], base: Read | None, slot: Slot) -> Literal["merged
     if not slot.dtype.is_floating_point:
         return "same"  # counters: the first parent's
     first = readers[0]()
-    return "same" if all(torch.equal(first, read()) for read in others) else "merged"
+    if not all(torch.equal(first, read()) for read in readers[1:]):
+        return "merged"
+    return "same" if base is None or same_but_for_rounding(first, base()) else "merged"
+
+
+def same_but_for_rounding(x: Tensor, y: Tensor) -> bool:
+    """True if bfloat16 may have made the one of the other: frozen weights are stored anew by a fine-tuning, and learned nothing by it.
+
+    >>> same_but_for_rounding(torch.tensor([1.0, 3.0]), torch.tensor([1.003, 3.01])), same_but_for_rounding(torch.ones(1), torch.ones(1) * 1.01)
+    (True, False)
+    """
+    parts = zip(x.flatten().split(_BLOCK), y.flatten().split(_BLOCK))
+    return all(bool(((a - b).abs_() <= b.abs() * BFLOAT16).all()) for a, b in parts)
 
 
 def parts(names: Sequence[str]) -> list[str]:

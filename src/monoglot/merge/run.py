@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,7 +28,7 @@ from monoglot.merge.information import measure_information
 from monoglot.merge.parents import Parent, open_parent
 from monoglot.merge.plan import Coefficients, Plan, make_plan
 from monoglot.merge.recipe import MergePage
-from monoglot.merge.score import Judge, Measured, verdict
+from monoglot.merge.score import RESULT, Judge, Measured, verdict
 from monoglot.merge.search import Trial, find
 from monoglot.merge.write import Layout, layout_of, write_safetensors
 from monoglot.store import FORMAT, stored
@@ -46,16 +45,15 @@ class Merged:
     trials: list[Trial] = field(default_factory=list)
     """Of a search: the parents, then what was tried."""
     scores: dict[str, list[Measured]] = field(default_factory=dict)
-    """On the test rows, of the parents (by name) and of the result ("merged")."""
+    """On the test rows, of the parents (by name) and of the result (RESULT)."""
     verdict: str = ""
     """One line: whether merging helped or hurt; empty when nothing was measured."""
+    notes: list[str] = field(default_factory=list)
+    """What else there is to tell."""
 
 
-def merge(page: MergePage, *, quiet: bool = False, command: str = "") -> Merged:
+def merge(page: MergePage, *, quiet: bool = False) -> Merged:
     """Merge models into a new folder, which appears whole or not at all.
-
-    Args:
-        command: what was typed, for the lineage.
 
     Raises:
         InputError: the page, a model or a file of rows is not as it must be, or the folder is there already; told before anything is written.
@@ -63,44 +61,59 @@ def merge(page: MergePage, *, quiet: bool = False, command: str = "") -> Merged:
     out = _new_folder(page.out)
     parents = [open_parent(given) for given in page.parents]
     base = None if page.base is None else open_parent(page.base)
-    judge = None if page.search is None else Judge(page.search.data, page.search.score, page.search.rows)
-    test = Judge(page.test) if page.test else None
+    with tempfile.TemporaryDirectory() as scratch:
+        judge, test = _judges(page, Path(scratch) / "features")
+        plan = make_plan(parents, base, page.merger)
+        with _folder_beside(out) as folder:
+            merged = _merged(page, plan, judge, test, folder, Path(scratch))
+    merged.folder = out
+    if not quiet:
+        for line in told(page, merged):
+            Console(stderr=True).print(line, highlight=False, markup=False, soft_wrap=True)
+    return merged
+
+
+def _judges(page: MergePage, cache: Path) -> tuple[Judge | None, Judge | None]:
+    """Who judges the search and who the result; no row is shown to both."""
+    s = page.search
+    judge = None if s is None else Judge(s.data, s.score, s.rows, cache=cache)
+    test = Judge(page.test, cache=cache) if page.test else None
     if judge is not None and test is not None:
         judge.check_apart(test)
-    plan = make_plan(parents, base, page.merger)
-    say = Console(file=open(os.devnull, "w") if quiet else sys.stderr).print  # noqa: SIM115
-    with _folder_beside(out) as folder, tempfile.TemporaryDirectory() as scratch:
-        if page.merger.needs_fisher:
-            plan.fisher = measure_information(page, plan, Path(scratch))
-        trials: list[Trial] = []
-        coefficients = given_coefficients(page)
-        if judge is not None:
+    return judge, test
 
-            def made(c: Coefficients) -> Path:
-                write_model(Path(scratch) / "trial", page, plan, c)
-                return Path(scratch) / "trial"
 
-            trials = find(page, parents, judge, made)
-            best = min(trials[len(parents) :], key=lambda trial: trial.badness)
-            coefficients = best.coefficients or coefficients
-        write_model(folder, page, plan, coefficients)
-        merged = Merged(out, coefficients, plan.report(), trials)
-        if test is not None:
-            merged.scores = {parent.given: test.measure(parent.folder) for parent in parents}
-            merged.scores["merged"] = test.measure(folder)
-            merged.verdict = verdict(merged.scores)
-        elif trials:
-            measured = {parent.given: trial.scores for parent, trial in zip(parents, trials)} | {"merged": best.scores}
-            merged.verdict = f"{verdict(measured)}, on the rows that were searched"
-        write_json(folder / "lineage.json", lineage(page, plan, merged, command))
-        write_text(folder / "README.md", card(page, plan, merged))
-        if judge is not None:
-            table = {"trials": [trial.to_json() for trial in trials], "chosen": list(coefficients.weights)}
-            write_json(folder / "search.json", table | {"scale": coefficients.scale})
-            if (problem := draw(trials, [Path(file).stem for file in judge.sets], folder / "search.png")) is not None:
-                say(problem)
-    for line in told(page, merged):
-        say(line, highlight=False, soft_wrap=True)
+def _merged(
+    page: MergePage, plan: Plan, judge: Judge | None, test: Judge | None, folder: Path, scratch: Path
+) -> Merged:
+    """Fill a folder with the merged model."""
+    if page.merger.needs_fisher:
+        plan.fisher = measure_information(page, plan, scratch)
+    count = len(plan.parents)
+    merged = Merged(folder, given_coefficients(page), plan.report())
+    if judge is not None:
+
+        def made(c: Coefficients) -> Path:
+            write_model(scratch / "trial", page, plan, c)
+            return scratch / "trial"
+
+        merged.trials = find(page, plan.parents, judge, made)
+        best = min(merged.trials[count:], key=lambda trial: trial.badness)
+        merged.coefficients = best.coefficients or merged.coefficients
+        measured = {parent.given: trial.scores for parent, trial in zip(plan.parents, merged.trials)}
+        merged.verdict = f"{verdict(measured | {RESULT: best.scores})}, on the rows that were searched"
+    write_model(folder, page, plan, merged.coefficients)
+    if test is not None:
+        merged.scores = {parent.given: test.measure(parent.folder) for parent in plan.parents}
+        merged.scores[RESULT] = test.measure(folder)
+        merged.verdict = verdict(merged.scores)
+    write_json(folder / "lineage.json", lineage(page, plan, merged))
+    write_text(folder / "README.md", card(page, plan, merged))
+    if judge is not None:
+        chosen = {"weights": list(merged.coefficients.weights), "scale": merged.coefficients.scale}
+        write_json(folder / "search.json", {"trials": [trial.to_json() for trial in merged.trials], "chosen": chosen})
+        if problem := draw(merged.trials, [Path(file).stem for file in judge.sets], folder / "search.png"):
+            merged.notes.append(problem)
     return merged
 
 
@@ -146,7 +159,7 @@ def common_answers(parents: Sequence[Parent]) -> list[Answers]:
     return list(found.values())
 
 
-def lineage(page: MergePage, plan: Plan, merged: Merged, command: str = "") -> dict[str, Any]:
+def lineage(page: MergePage, plan: Plan, merged: Merged) -> dict[str, Any]:
     c = merged.coefficients
     page_says = {name: getattr(c, name) for name in plan.merger.settings} | (
         {"seed": c.seed} if plan.merger.draws else {}
@@ -166,7 +179,6 @@ def lineage(page: MergePage, plan: Plan, merged: Merged, command: str = "") -> d
         "recipe": page.model_dump(mode="json", exclude_none=True),
         "monoglot": __version__,
         "torch": torch.__version__,
-        "command": command,
     }
 
 
@@ -203,7 +215,7 @@ def told(page: MergePage, merged: Merged) -> list[str]:
         lines.append(f"Kept, since one model has it alone: {', '.join(report['kept_parts'])}.")
     lines += [f"Missing in {model}: {', '.join(names)}." for model, names in report["missing"].items()]
     lines += [f"Of another shape in {model}: {', '.join(names)}." for model, names in report["shape_changed"].items()]
-    return lines + ([merged.verdict] if merged.verdict else [])
+    return [*lines, *([merged.verdict] if merged.verdict else []), *merged.notes]
 
 
 def _new_folder(out: str | None) -> Path:

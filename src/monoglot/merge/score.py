@@ -6,8 +6,8 @@ files -> samples, read once;   model folder -> answers (or losses) -> Measured, 
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,17 +15,20 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from monoglot.data.features import FeatureCache, fingerprint
 from monoglot.data.rows import read_rows
 from monoglot.decode.predict import Predictor, load
 from monoglot.errors import InputError
 from monoglot.evaluate.intervals import bootstrap
 from monoglot.evaluate.run import evaluate, need_answers
-from monoglot.model.features import features, open_cache
+from monoglot.model.features import features
 from monoglot.nouns import Sample
 from monoglot.tasks import TASKS
 from monoglot.train.losses import token_losses
 
-_CACHE_GIGABYTES = 2.0
+_CACHE_BYTES = 2_000_000_000
+RESULT = "merged"
+"""What the result is called among its parents."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Measured:
 class Judge:
     """Files of rows on which models are measured.
 
-    Features of encoders are kept (as float16, as in training) while the judge lives: models that see and hear alike do so once.
+    With a `cache` folder what encoders say is kept there, as float16: models that see and hear alike do so once.
 
     Raises InputError when a file cannot be read, has no rows, rows of several tasks, or a row without its answer.
     """
@@ -77,8 +80,7 @@ class Judge:
             tasks = sorted({sample.task for sample in samples})
             if len(tasks) > 1:
                 raise InputError.at(file, "task", f"has {', '.join(tasks)}", "give a file for each task")
-        self._kept = tempfile.TemporaryDirectory() if cache is None else None
-        self._cache = cache or Path(self._kept.name)  # type: ignore[union-attr]
+        self._cache = cache
 
     def check_apart(self, other: Judge) -> None:
         """Raises InputError when a row of `other` is among these."""
@@ -91,14 +93,13 @@ class Judge:
     def measure(self, model: str | Path | Predictor) -> list[Measured]:
         """One number for each file."""
         predictor = model if isinstance(model, Predictor) else load(model)
-        cache = open_cache(predictor.model, _CACHE_GIGABYTES, str(self._cache))
-        assert cache is not None, "it is to hold something"
-        try:
+        if self._cache is None:
+            return [self._measured(file, samples, predictor) for file, samples in self.sets.items()]
+        settings = predictor.model.config.model_dump(mode="json")["modalities"]
+        folder = self._cache / fingerprint(predictor.model.encoders, settings)
+        with closing(FeatureCache(folder, _CACHE_BYTES)) as cache:
             predictor.keep_features(cache)
             return [self._measured(file, samples, predictor) for file, samples in self.sets.items()]
-        finally:
-            predictor.keep_features(None)
-            cache.close()
 
     def _measured(self, file: str, samples: list[Sample], predictor: Predictor) -> Measured:
         stem = Path(file).stem
@@ -138,11 +139,11 @@ def row_losses(predictor: Predictor, samples: Sequence[Sample]) -> np.ndarray:
 
 
 def verdict(scores: dict[str, list[Measured]]) -> str:
-    """One line about the result ("merged") beside its parents. It hurts where it lies below the best parent's interval."""
+    """One line about the result (RESULT) beside its parents. It hurts where it lies below the best parent's interval."""
     *parents, _ = scores
     hurts: list[str] = []
     gains: list[str] = []
-    for place, merged in enumerate(scores["merged"]):
+    for place, merged in enumerate(scores[RESULT]):
         name = min(parents, key=lambda parent: scores[parent][place].badness)
         best = scores[name][place]
         worst_end = best.low if best.higher_is_better else best.high

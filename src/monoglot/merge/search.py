@@ -18,7 +18,7 @@ from rich.progress import Progress
 from monoglot.merge.parents import Parent
 from monoglot.merge.plan import Coefficients
 from monoglot.merge.recipe import MergePage
-from monoglot.merge.score import Judge, Measured
+from monoglot.merge.score import RESULT, Judge, Measured
 
 GRID = (0.5, 0.25, 0.75)
 """Weights of the second of two parents that are tried first."""
@@ -64,7 +64,7 @@ def find(page: MergePage, parents: Sequence[Parent], judge: Judge, made: Callabl
             progress.advance(bar)
 
         def measured(c: Coefficients) -> float:
-            trial = Trial("merged", c, judge.measure(made(c)))
+            trial = Trial(RESULT, c, judge.measure(made(c)))
             trials.append(trial)
             progress.advance(bar)
             return trial.badness

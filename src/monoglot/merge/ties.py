@@ -17,10 +17,12 @@ from monoglot.merge.base import MERGERS, Merger, Pieces, weighted_sum
 
 
 def ties(pieces: Pieces) -> Tensor:
-    elected = weighted_sum(pieces.shares, trimmed_changes(pieces)).sign_()
-    total, agreeing = torch.zeros_like(elected), torch.zeros_like(elected)
+    total = weighted_sum(pieces.shares, trimmed_changes(pieces))
+    elected = total.sign().to(torch.int8)
+    agreeing = torch.zeros_like(total)
+    total.zero_()
     for share, change in zip(pieces.shares, trimmed_changes(pieces)):
-        agrees = (change.sign() == elected) & (change != 0)
+        agrees = ((change > 0) & (elected > 0)) | ((change < 0) & (elected < 0))
         total.add_(change.mul_(agrees), alpha=share)
         agreeing.add_(agrees, alpha=share)
         del change, agrees
@@ -41,9 +43,10 @@ def trim(change: Tensor, density: float) -> Tensor:
     dropped = change.numel() - max(1, round(density * change.numel()))
     if dropped <= 0:
         return change
-    size = change.abs()
-    border = size.flatten().kthvalue(dropped + 1).values
-    return change.mul_(size >= border)
+    sizes = change.abs().flatten().numpy()
+    sizes.partition(dropped)
+    border = float(sizes[dropped])
+    return change.mul_((change >= border) | (change <= -border))
 
 
 TIES = MERGERS.add(
