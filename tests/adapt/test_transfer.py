@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -44,8 +43,8 @@ def world(tmp_path, monkeypatch):
     """Three tasks and rows of an old ability; adapting and scoring are replaced by `score`, and counted."""
     calls = []
 
-    def adapt(model, data, out, *, method, shots, seed, minutes, quiet):
-        start = json.loads((Path(model) / "way.json").read_text()) if Path(model).is_dir() else []
+    def adapt(model, data, out, *, method, shots, seed, changes, quiet):
+        start = load(Path(model))
         task = Path(data).stem.split("_")[0]
         assert not out.exists()
         out.mkdir(parents=True)
@@ -57,12 +56,11 @@ def world(tmp_path, monkeypatch):
         return [SimpleNamespace(value=score(way, samples[0].meta["of"]))], []
 
     def load(model):
-        return json.loads((Path(model) / "way.json").read_text()) if Path(model).is_dir() else []
+        held = Path(model) / "way.json"
+        return json.loads(held.read_text()) if held.is_file() else []
 
-    fake = ModuleType("monoglot.adapt.run")
-    fake.adapt = adapt
-    monkeypatch.setitem(sys.modules, "monoglot.adapt.run", fake)
-    monkeypatch.setattr(page, "load", load)
+    monkeypatch.setattr(page, "adapt", adapt)
+    monkeypatch.setattr(page, "load_keeping", load)
     monkeypatch.setattr(page, "evaluate", evaluate)
     for name in "abc":
         rows(tmp_path / f"{name}_train.jsonl", name, range(6))
