@@ -15,7 +15,7 @@ import monoglot
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "monoglot"
 LEVELS = [
-    {"errors", "registry", "config", "nouns", "rng", "files", "cache", "__init__"},
+    {"errors", "registry", "config", "nouns", "rng", "files", "cache", "plugins", "__init__"},
     {"text"},
     {"modalities"},
     {"tasks"},

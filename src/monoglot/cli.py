@@ -18,6 +18,7 @@ from typing import Annotated, Any, NoReturn, Optional
 import typer
 
 from monoglot.errors import InputError
+from monoglot.plugins import give_plugins
 
 app = typer.Typer(
     name="monoglot",
@@ -45,9 +46,15 @@ Threads = Annotated[Optional[int], typer.Option("--threads", min=1, help="Proces
 
 @app.callback(invoke_without_command=True)
 def root(
-    context: typer.Context, debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    plugin: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--plugin", help="A Python file with another kind of media; may be given several times."),
+    ] = None,
 ) -> None:
-    """Options before the verb; main() has read them already."""
+    """Options before the verb; main() has read --debug already."""
+    give_plugins(plugin or [])
     _help_without_verb(context)
 
 
@@ -80,6 +87,10 @@ def predict(
     image: Annotated[list[str] | None, typer.Option("--image", help="A picture; may be given several times.")] = None,
     video: Annotated[Optional[list[str]], typer.Option("--video", help="A clip; may be given several times.")] = None,  # noqa: UP045
     audio: Annotated[Optional[list[str]], typer.Option("--audio", help="A sound; may be given several times.")] = None,  # noqa: UP045
+    media: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--media", help="KIND=FILE: media of any kind, of plugins too; may be given several times."),
+    ] = None,
     text: Annotated[str, typer.Option("--text", help="The question, phrase or document.")] = "",
     choices: Annotated[str, typer.Option("--choices", help="Possible answers, parted by commas.")] = "",
     box: Annotated[str, typer.Option("--box", help="x0,y0,x1,y1 as fractions, for region_caption.")] = "",
@@ -140,7 +151,14 @@ def predict(
     search = {name: value for name, value in search.items() if value is not None}
     if data is not None:
         given: dict[str, Any] = {"--task": task, "--image": image, "--video": video, "--audio": audio, "--text": text}
-        given |= {"--choices": choices, "--box": box, "--lang": lang != "en", "--vqgan": vqgan, "--picture": picture}
+        given |= {
+            "--media": media,
+            "--choices": choices,
+            "--box": box,
+            "--lang": lang != "en",
+            "--vqgan": vqgan,
+            "--picture": picture,
+        }
         _refuse(given, "does not go with --data", "each row of the file says it itself")
         _predict_rows(model, adapter or [], data, out, resume, batch, threads, search)
         return
@@ -149,7 +167,13 @@ def predict(
         raise InputError.at("command line", "--adapter", "several given for one question", "give one, or --data")
     # A wrong question is told before a model is loaded.
     question = _question(
-        task=task, image=image, video=video, audio=audio, text=text, choices=choices, box=_box(box), lang=lang
+        limited=bool(adapter) or any((Path(model) / name).is_file() for name in ("adapter.json", "answers.json")),
+        task=task,
+        **_media(media or [], image=image, video=video, audio=audio),
+        text=text,
+        choices=choices,
+        box=_box(box),
+        lang=lang,
     )
     if (vqgan is None) != (picture is None):
         missing = "--vqgan" if vqgan is None else "--picture"
@@ -362,7 +386,7 @@ def merge(
     _threads(threads)
     from monoglot.merge.run import merge as run
 
-    typer.echo(str(run(page).folder))
+    typer.echo(str(run(page, command=_command()).folder))
 
 
 @app.command()
@@ -788,8 +812,8 @@ def _predict_rows(
         typer.echo(f"{out}: {rows} could not be answered; 'error' says why", err=True)
 
 
-def _question(*, box: list[float] | None, choices: str, **fields: Any) -> dict[str, Any]:
-    """What Predictor.predict is to be asked, checked as a row is checked."""
+def _question(*, limited: bool, box: list[float] | None, choices: str, **fields: Any) -> dict[str, Any]:
+    """What Predictor.predict is to be asked, checked as a row is checked; `limited`: the model may bring the choices."""
     from monoglot.data.rows import TAR, parse_row
     from monoglot.tasks import TASKS, pose
 
@@ -807,8 +831,25 @@ def _question(*, box: list[float] | None, choices: str, **fields: Any) -> dict[s
     for media in sample.media:
         if not media.source.startswith(TAR) and not Path(media.source).exists():
             raise InputError.at(media.source, media.modality, "no such file", "correct the path")
-    pose(sample if sample.choices else replace(sample, choices=("",)))  # an adapter may bring the choices
+    pose(replace(sample, choices=("",)) if limited and not sample.choices else sample)
     return row
+
+
+def _media(given: list[str], **named: list[str] | None) -> dict[str, list[str]]:
+    """Files by kind of media: those of --image, --video, --audio, then KIND=FILE of --media."""
+    from monoglot.plugins import HOW, media_kinds
+    from monoglot.registry import unknown_name
+
+    found = {kind: list(files) for kind, files in named.items() if files}
+    for one in given:
+        kind, equals, file = one.partition("=")
+        if not equals or not file:
+            wrong = f"{one!r} is not KIND=FILE"
+            raise InputError.at("command line", "--media", wrong, "for example --media image=cup.png")
+        if kind not in media_kinds():
+            raise InputError.at("command line", "--media", unknown_name("modality", kind, media_kinds()), HOW)
+        found.setdefault(kind, []).append(file)
+    return found
 
 
 def _refuse(given: dict[str, Any], wrong: str, fix: str) -> None:

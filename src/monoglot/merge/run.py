@@ -21,8 +21,9 @@ from rich.console import Console
 from torch import Tensor
 
 from monoglot import __version__
+from monoglot.adapters import Answers, read_answers, write_answers
 from monoglot.errors import InputError
-from monoglot.files import atomic_path, read_json, write_json, write_text
+from monoglot.files import atomic_path, write_json, write_text
 from monoglot.merge.figure import draw
 from monoglot.merge.information import measure_information
 from monoglot.merge.parents import Parent, open_parent
@@ -50,8 +51,11 @@ class Merged:
     """One line: whether merging helped or hurt; empty when nothing was measured."""
 
 
-def merge(page: MergePage, *, quiet: bool = False) -> Merged:
+def merge(page: MergePage, *, quiet: bool = False, command: str = "") -> Merged:
     """Merge models into a new folder, which appears whole or not at all.
+
+    Args:
+        command: what was typed, for the lineage.
 
     Raises:
         InputError: the page, a model or a file of rows is not as it must be, or the folder is there already; told before anything is written.
@@ -88,7 +92,7 @@ def merge(page: MergePage, *, quiet: bool = False) -> Merged:
         elif trials:
             measured = {parent.given: trial.scores for parent, trial in zip(parents, trials)} | {"merged": best.scores}
             merged.verdict = f"{verdict(measured)}, on the rows that were searched"
-        write_json(folder / "lineage.json", lineage(page, plan, merged))
+        write_json(folder / "lineage.json", lineage(page, plan, merged, command))
         write_text(folder / "README.md", card(page, plan, merged))
         if judge is not None:
             table = {"trials": [trial.to_json() for trial in trials], "chosen": list(coefficients.weights)}
@@ -112,9 +116,9 @@ def write_model(folder: Path, page: MergePage, plan: Plan, c: Coefficients) -> N
     """Write a merged model's settings, tokenizer and weights; one tensor at a time is held."""
     config = plan.config.model_copy(update={"name": page.name}).model_dump(mode="json")
     write_json(folder / "config.json", {"format": FORMAT, "monoglot": __version__, "model": config})
-    shutil.copyfile(plan.parents[0].folder / "tokenizer.json", folder / "tokenizer.json")
-    if (answers := common_answers(plan.parents)) is not None:
-        write_json(folder / "answers.json", answers)
+    shutil.copyfile(plan.parents[0].tokenizer, folder / "tokenizer.json")
+    if answers := common_answers(plan.parents):
+        write_answers(folder, answers)
     dtype: torch.dtype = getattr(torch, page.dtype)
     layout: Layout = {}
     aliases: dict[str, str] = {}
@@ -131,20 +135,18 @@ def write_model(folder: Path, page: MergePage, plan: Plan, c: Coefficients) -> N
         write_safetensors(temporary, layout, tensors(), {"format": str(FORMAT), "aliases": json.dumps(aliases)})
 
 
-def common_answers(parents: Sequence[Parent]) -> list[dict[str, Any]] | None:
-    """answers.json of the result: the answers that some question may have are those of all parents. None when no parent has any."""
-    found: dict[tuple[str, str, str], dict[str, Any]] = {}
-    files = [path for parent in parents if (path := parent.folder / "answers.json").is_file()]
-    for path in files:
-        for question in read_json(path, "the answers that questions may have"):
-            known = found.setdefault(
-                tuple(question[key] for key in ("task", "text", "lang")), question | {"choices": []}
-            )
-            known["choices"] = list(dict.fromkeys([*known["choices"], *question["choices"]]))
-    return list(found.values()) if files else None
+def common_answers(parents: Sequence[Parent]) -> list[Answers]:
+    """What the result limits its answers to: for each question of a parent the answers of all parents."""
+    found: dict[tuple[str, str, str], Answers] = {}
+    for parent in parents:
+        for given in read_answers(parent.folder):
+            known = found.setdefault((given.task, given.text, given.lang), given)
+            choices = tuple(dict.fromkeys((*known.choices, *given.choices)))
+            found[given.task, given.text, given.lang] = known.model_copy(update={"choices": choices})
+    return list(found.values())
 
 
-def lineage(page: MergePage, plan: Plan, merged: Merged) -> dict[str, Any]:
+def lineage(page: MergePage, plan: Plan, merged: Merged, command: str = "") -> dict[str, Any]:
     c = merged.coefficients
     page_says = {name: getattr(c, name) for name in plan.merger.settings} | (
         {"seed": c.seed} if plan.merger.draws else {}
@@ -164,6 +166,7 @@ def lineage(page: MergePage, plan: Plan, merged: Merged) -> dict[str, Any]:
         "recipe": page.model_dump(mode="json", exclude_none=True),
         "monoglot": __version__,
         "torch": torch.__version__,
+        "command": command,
     }
 
 

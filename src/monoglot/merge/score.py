@@ -15,19 +15,17 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from monoglot.data.features import CachingPreparer, FeatureCache, fingerprint
 from monoglot.data.rows import read_rows
 from monoglot.decode.predict import Predictor, load
 from monoglot.errors import InputError
 from monoglot.evaluate.intervals import bootstrap
 from monoglot.evaluate.run import evaluate, need_answers
+from monoglot.model.features import features, open_cache
 from monoglot.nouns import Sample
 from monoglot.tasks import TASKS
 from monoglot.train.losses import token_losses
-from monoglot.train.trainee import features
 
-_CACHE_BYTES = 2_000_000_000
-_ROWS_AT_ONCE = 16
+_CACHE_GIGABYTES = 2.0
 
 
 @dataclass(frozen=True)
@@ -93,22 +91,17 @@ class Judge:
     def measure(self, model: str | Path | Predictor) -> list[Measured]:
         """One number for each file."""
         predictor = model if isinstance(model, Predictor) else load(model)
-        settings = predictor.model.config
-        cache = FeatureCache(
-            self._cache / fingerprint(predictor.model.encoders, settings.model_dump(mode="json")["modalities"]),
-            _CACHE_BYTES,
-        )
+        cache = open_cache(predictor.model, _CACHE_GIGABYTES, str(self._cache))
+        assert cache is not None, "it is to hold something"
         try:
-            preparer = CachingPreparer(predictor.tokenizer, settings)
-            preparer.cache = cache
-            predictor.preparer = preparer
-            return [self._measured(file, samples, predictor, cache) for file, samples in self.sets.items()]
+            predictor.keep_features(cache)
+            return [self._measured(file, samples, predictor) for file, samples in self.sets.items()]
         finally:
+            predictor.keep_features(None)
             cache.close()
 
-    def _measured(self, file: str, samples: list[Sample], predictor: Predictor, cache: FeatureCache) -> Measured:
+    def _measured(self, file: str, samples: list[Sample], predictor: Predictor) -> Measured:
         stem = Path(file).stem
-        keep_features(predictor, samples, cache)
         if self.kind == "loss":
             losses = row_losses(predictor, samples)
             groups = [str(sample.meta.get("group", sample.id)) for sample in samples]
@@ -131,28 +124,15 @@ def read_answered(file: Path, most: int | None = None) -> list[Sample]:
 
 
 @torch.no_grad()
-def keep_features(predictor: Predictor, samples: Sequence[Sample], cache: FeatureCache) -> None:
-    """Encode the media of rows, if that was not done yet. A row that cannot be read is left to whoever answers it."""
-    examples = []
-    for sample in samples:
-        if sample.media:
-            try:
-                examples.append(predictor.preparer.example(sample, with_target=False))
-            except InputError:
-                continue
-    for first in range(0, len(examples), _ROWS_AT_ONCE):
-        batch = predictor.preparer.collate(examples[first : first + _ROWS_AT_ONCE])
-        features(predictor.model, batch, cache)
-
-
-@torch.no_grad()
 def row_losses(predictor: Predictor, samples: Sequence[Sample]) -> np.ndarray:
     """float64[N, 2]: nats of each row's target, and its tokens. Raises InputError for a row that cannot be read."""
-    found = []
+    found, model = [], predictor.model
     for sample in samples:
         batch = predictor.preparer.collate([predictor.preparer.example(sample)])
+        memory = model.encode(batch, features(model, batch, predictor.cache))
         valid = batch.target_valid
-        losses = token_losses(predictor.model(batch)[valid], batch.target_out[valid])
+        states = model.decode(batch.target_in, memory, code_rows=batch.code_rows)[valid]
+        losses = token_losses(model.logits(states), batch.target_out[valid])
         found.append([float(losses.sum()), float(valid.sum())])
     return np.array(found)
 

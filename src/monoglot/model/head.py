@@ -80,7 +80,7 @@ def features(
     batch_size: int = 16,
     on_error: Callable[[int, InputError], None] | None = None,
 ) -> tuple[Tensor, list[int]]:
-    """What the frozen model says of rows, pooled. Answers of rows are not read.
+    """What the frozen model, put in eval mode, says of rows, pooled. Answers of rows are not read.
 
     Args:
         blocks: as in `blocks_of(model, samples)`, which it is when not given; rows to be answered need the head's blocks.
@@ -92,7 +92,6 @@ def features(
     """
     blocks = blocks_of(model, samples) if blocks is None else blocks
     found: dict[int, Tensor] = {}
-    training = model.training
     model.eval()
     for first in range(0, len(samples), _WINDOW * batch_size):
         examples: list[tuple[int, Example]] = []
@@ -108,7 +107,6 @@ def features(
             batch = preparer.collate([example for _, example in part]).to(model.words.weight.device)
             encoded, memory = encode(model, batch, blocks, cache)
             found.update(zip([index for index, _ in part], pooled(batch, encoded, memory, blocks)))
-    model.train(training)
     read = sorted(found)
     return torch.stack([found[index] for index in read]) if read else torch.zeros(0, sum(blocks.values())), read
 
@@ -334,7 +332,7 @@ def _ridges(z: Tensor, y: Tensor, classes: int, members: list[Tensor]) -> list[_
 
     With rows and targets times the square root of their weights, and all but the constant part of the rows in A = U E^(1/2) V', the hat
     matrix is H = q q' + U diag(E / (E + penalty)) U', q the constant's direction. Residuals of rows G that were left out are
-    (I - H_GG)^-1 times their residuals (Cook & Weisberg 1982, section 3; one row: Allen's PRESS, 1974).
+    (I - H_GG)^-1 times their residuals (Cook & Weisberg 1982, chapter 3; one row: Allen's PRESS, 1974); weights stay as they were.
     """
     one_hot = F.one_hot(y, classes).to(z.dtype)
     count = one_hot.sum(0)
@@ -392,19 +390,22 @@ def _judge(candidate: _Candidate, y: Tensor, left: Tensor, counted: Tensor) -> _
 
 def _best(judged: list[_Judged]) -> _Judged:
     """The ridge that answers best, the likelier of equals; nearest class mean only where it is clearly ahead, or alone."""
-    means = [j for j in judged if j.candidate.method == METHODS[0]]
-    ridge = max((j for j in judged if j not in means), key=lambda j: (j.accuracy, j.likelihood), default=None)
-    if not means or ridge is None:
-        return ridge or means[0]
-    lead = means[0].right - ridge.right
-    return means[0] if float(lead.mean()) > CLEARLY * float(lead.std() / len(lead) ** 0.5) else ridge
+    ridges = [j for j in judged if j.candidate.method != METHODS[0]]
+    if not ridges:
+        return judged[0]
+    ridge = max(ridges, key=lambda j: (j.accuracy, j.likelihood))
+    if len(ridges) == len(judged):
+        return ridge
+    lead = judged[0].right - ridge.right
+    return judged[0] if float(lead.mean()) > CLEARLY * float(lead.std() / len(lead) ** 0.5) else ridge
 
 
 def _temperature(scores: Tensor, left: Tensor, y: Tensor) -> float:
     """The likeliest temperature in [0.001, 10], when n rows prove no more than (n + 1) / (n + C).
 
-    Targets are those of Platt (1999, section 2.2), for C classes. The loss is convex in 1 / temperature, so its slope (mean score under
-    the softmax less that under the targets) has one zero, which is bisected.
+    Temperature scaling (Guo et al., arXiv 1706.04599) with the targets of Platt (1999), here for C classes. The loss is
+    convex in 1 / temperature, so its slope (mean score under the softmax less that under the targets) has one zero,
+    which is bisected.
     """
     n, classes = len(y), left.sum(1)
     finite = scores.masked_fill(~left, 0.0)
@@ -420,7 +421,7 @@ def _temperature(scores: Tensor, left: Tensor, y: Tensor) -> float:
 def _statistics(x: Tensor, blocks: Blocks) -> tuple[Tensor, Tensor]:
     """Mean and gain of each feature, float32[F], over the rows that have its block.
 
-    With these gains blocks have the same mean square, so that none drowns another.
+    With these gains blocks have much the same mean square, so that none drowns another.
     """
     if not bool(x.isfinite().all()):
         raise ValueError(f"features of row {int((~x.isfinite()).any(1).nonzero()[0])} hold values that are not numbers")

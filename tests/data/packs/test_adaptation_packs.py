@@ -114,6 +114,9 @@ def people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for speaker in speakers.SPEAKERS:
         folder = home / speaker.package / "usr/share/asterisk/sounds" / speaker.folder / "digits"
         folder.mkdir(parents=True)
+        terms = home / speaker.package / "usr/share/doc" / speaker.package / "copyright"
+        terms.parent.mkdir(parents=True)
+        terms.write_text(f"Terms of {speaker.package}.\n")
         for number, name in enumerate(speakers.NAMES):
             wave = 0.5 * np.sin(2 * np.pi * (300 + 50 * number) * np.arange(3200) / 8000)
             if speaker.package.startswith("asterisk-prompt") and "wav" not in speaker.package:
@@ -156,7 +159,9 @@ def test_two_people_say_the_same_words(people: Path, tmp_path: Path) -> None:
     row = rows(folder, "words_es.test")[12]
     assert row["id"] == "es/july-jim-nez/day-1"
     assert (row["target"], row["group"], row["licence"], row["lang"]) == ("lunes", "July Jiménez", "GPL-2.0", "es")
-    assert "Michel Gutierrez" in (folder / "NOTICE.md").read_text()
+    notice = (folder / "NOTICE.md").read_text()
+    assert "Marco Menardi and Paola Dal Zot" in notice
+    assert notice.count("Terms of ") == notice.count("Terms of asterisk-prompt-fr-armelle.") == 1
 
 
 def test_every_word_is_once_in_its_language() -> None:

@@ -55,7 +55,8 @@ class Speaker:
     folder: str
     """Where `digits` lies, below usr/share/asterisk/sounds."""
     licence: str
-    credit: str
+    credit: str = ""
+    """If empty, the whole copyright file of the package goes into NOTICE.md."""
 
 
 SPEAKERS = (
@@ -65,11 +66,6 @@ SPEAKERS = (
     ),
     Speaker(
         *("fr", "test", "Armelle Desjardins", "asterisk-prompt-fr-armelle", "fr", "own terms, like BSD"),
-        "Copyright (C) 2006 Michel Gutierrez; voice: Armelle Desjardins. Redistribution and use, with or without "
-        "modification, are permitted provided that the following conditions are met: 1. Redistributions must retain the "
-        "above copyright notice, this list of conditions and the following disclaimer. 2. Neither the name of the Indigen "
-        "Solutions nor the names of its contributors, contractors and employees may be used to endorse or promote products "
-        "derived from this software without specific prior written permission. It is provided as is, without any warranty.",
     ),
     Speaker(
         *("it", "train", "Carlo Flora", "asterisk-core-sounds-it-wav", "it_IT_m_Carlo", "CC BY 3.0"),
@@ -133,7 +129,9 @@ def add_speaker(writer: PackWriter, speaker: Speaker) -> None:
         held = {"speaker": speaker.name, "licence": speaker.licence}
         add_word(writer, speaker.split, name, speaker.lang, samples, PHONE_RATE, **held)
     title = f"{speaker.name}, {speaker.lang} (apt {package.name} {package.version})"
-    writer.notice(title, speaker.licence, f"{speaker.credit} Words cut at their end and converted to FLAC.")
+    terms = package.folder / "usr/share/doc" / speaker.package / "copyright"
+    credit = speaker.credit or terms.read_text(encoding="utf-8").strip()
+    writer.notice(title, speaker.licence, f"{credit}\n\nWords cut at their end and converted to FLAC.")
 
 
 def add_espeak(writer: PackWriter) -> None:
