@@ -138,7 +138,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="fewer may be asked for later: what is there is kept")
     parser.add_argument("--shots", type=int, default=5, help="rows of each answer of a target")
     parser.add_argument("--source-shots", type=int, default=20, help="rows of each answer of a source")
-    parser.add_argument("--limit", type=int, default=100, help="rows that are scored of each file")
+    parser.add_argument("--steps", type=int, default=60, help="of each adaptation")
+    parser.add_argument("--limit", type=int, default=60, help="rows that are scored of each file")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--show", type=Path, help="only fill the page from this result")
     given = parser.parse_args()
@@ -147,7 +148,7 @@ def main() -> None:
         return
     torch.set_num_threads(given.threads)
     page = write_tasks(given.packs, given.out / "rows")
-    settings = {"seeds": given.seeds, "shots": given.shots, "source_shots": given.source_shots, "limit": given.limit}
+    settings = {name: getattr(given, name) for name in ("seeds", "shots", "source_shots", "steps", "limit")}
     found = transfer(page, "nano", given.out, method="lora", resume=True, **settings)
     show(found, given.out)
     options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in settings.items())

@@ -475,8 +475,9 @@ def transfer(
         typer.Option("--source-shots", min=1, help="Rows of each answer of a source; all unless given."),
     ] = None,
     method: Annotated[str, typer.Option("--method", help="How to adapt, as for `monoglot adapt`.")] = "lora",
-    minutes: Annotated[
-        float | None, typer.Option("--minutes", min=0.01, help="Most minutes of one adaptation.")
+    steps: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--steps", min=1, help="Of each adaptation; as many as its rows ask for unless given."),
     ] = None,
     limit: Annotated[Optional[int], typer.Option("--limit", min=1, help="Score at most so many rows of each.")] = None,  # noqa: UP045
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the cells that --out has.")] = False,
@@ -496,7 +497,7 @@ def transfer(
         shots=shots,
         source_shots=source_shots,
         method=method,
-        minutes=minutes,
+        steps=steps,
         limit=limit,
         resume=resume,
         batch_size=batch,

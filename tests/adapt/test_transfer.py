@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -44,8 +43,8 @@ def world(tmp_path, monkeypatch):
     """Three tasks and rows of an old ability; adapting and scoring are replaced by `score`, and counted."""
     calls = []
 
-    def adapt(model, data, out, *, method, shots, seed, minutes, quiet):
-        start = json.loads((Path(model) / "way.json").read_text()) if Path(model).is_dir() else []
+    def adapt(model, data, out, *, method, shots, seed, changes, quiet):
+        start = load(Path(model))
         task = Path(data).stem.split("_")[0]
         assert not out.exists()
         out.mkdir(parents=True)
@@ -57,12 +56,11 @@ def world(tmp_path, monkeypatch):
         return [SimpleNamespace(value=score(way, samples[0].meta["of"]))], []
 
     def load(model):
-        return json.loads((Path(model) / "way.json").read_text()) if Path(model).is_dir() else []
+        held = Path(model) / "way.json"
+        return json.loads(held.read_text()) if held.is_file() else []
 
-    fake = ModuleType("monoglot.adapt.run")
-    fake.adapt = adapt
-    monkeypatch.setitem(sys.modules, "monoglot.adapt.run", fake)
-    monkeypatch.setattr(page, "load", load)
+    monkeypatch.setattr(page, "adapt", adapt)
+    monkeypatch.setattr(page, "load_keeping", load)
     monkeypatch.setattr(page, "evaluate", evaluate)
     for name in "abc":
         rows(tmp_path / f"{name}_train.jsonl", name, range(6))
@@ -365,3 +363,25 @@ def test_the_figure_writes_every_number_where_it_can_be_read():
         for patch, text in zip(axes.patches, axes.texts):
             paper, ink = (_luminance(to_rgb(colour)) for colour in (patch.get_facecolor(), text.get_color()))
             assert (max(paper, ink) + 0.05) / (min(paper, ink) + 0.05) > 4.5
+
+
+# --- the whole of it ---------------------------------------------------------------------------------------------------
+
+
+def test_two_tasks_by_way_of_each_other_for_real(model_folder, command, tmp_path):
+    """A tiny model, adapters that go on from adapters, two steps each: everything fits together."""
+    for name, answers in (("sky", ("blue", "red")), ("sea", ("wet", "dry"))):
+        for part, numbers in (("train", range(12)), ("test", range(12, 18))):
+            made = [{"task": "classify", "text": f"{name} {n}", "target": answers[n % 2]} for n in numbers]
+            (tmp_path / f"{name}.{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made))
+    tasks = [f"{{name: {name}, train: {name}.train.jsonl, test: {name}.test.jsonl}}" for name in ("sky", "sea")]
+    (tmp_path / "tasks.yaml").write_text(f"tasks: [{', '.join(tasks)}]\n")
+    words = ("transfer", tmp_path / "tasks.yaml", "--model", model_folder, "--out", tmp_path / "out")
+    code, shown, errors = command(*words, "--seeds", 1, "--shots", 3, "--steps", 2)
+    assert code == 0, errors
+    cells = [json.loads(line) for line in (tmp_path / "out" / "cells.jsonl").read_text().splitlines()[1:]]
+    assert [(cell["source"], cell["target"], cell["seed"]) for cell in cells] == list(plan(("sky", "sea"), 1))
+    assert all(0 <= value <= 1 for cell in cells for value in cell["scores"].values())
+    assert [(cell["method"], cell["steps"]) for cell in cells[1:]] == [("lora", 2)] * 6
+    assert not (tmp_path / "out" / "models").exists()
+    assert "Of 2 transfers over 1 seed" in shown

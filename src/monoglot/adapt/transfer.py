@@ -15,7 +15,7 @@ import os
 import shlex
 import shutil
 import time
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,8 @@ from rich.table import Table
 
 from monoglot import report
 from monoglot.adapt.methods import METHODS
+from monoglot.adapt.run import Adapted, adapt, load_keeping
 from monoglot.data.rows import read_rows
-from monoglot.decode.predict import Predictor, load
 from monoglot.errors import InputError
 from monoglot.evaluate.compare import fingerprint
 from monoglot.evaluate.metrics import METRICS
@@ -41,6 +41,7 @@ from monoglot.modalities.source import open_source
 from monoglot.nouns import Media, Sample
 from monoglot.registry import unknown_name
 from monoglot.report.transfer import Change, Measured, Transfer, sentence, tables, to_json, write_transfer_report
+from monoglot.store import model_folder
 from monoglot.tasks import TASKS
 
 CELLS = "cells.jsonl"
@@ -73,7 +74,7 @@ class Settings:
     method: str
     shots: int
     source_shots: int | None
-    minutes: float | None
+    steps: int | None
     limit: int | None
 
 
@@ -118,7 +119,7 @@ def transfer(
     shots: int = 20,
     source_shots: int | None = None,
     method: str = "lora",
-    minutes: float | None = None,
+    steps: int | None = None,
     limit: int | None = None,
     resume: bool = False,
     batch_size: int = 16,
@@ -133,7 +134,7 @@ def transfer(
         shots: rows of each answer that a target is learned from.
         source_shots: the same of a source; None for all its rows.
         method: of each adaptation, as `monoglot.adapt.run.adapt` has it.
-        minutes: most time of an adaptation. How many steps fit depends on the machine: without it differences are fairer.
+        steps: of each adaptation; as many as its rows ask for unless given.
         limit: at most so many rows are scored of each file, evenly over it.
         resume: go on with the cells that `out` has, which must be of the same settings and files.
 
@@ -144,7 +145,7 @@ def transfer(
     tasks = read_page(page)
     if method != "auto":
         METHODS[method]
-    settings = Settings(model, method, shots, source_shots, minutes, limit)
+    settings = Settings(model, method, shots, source_shots, steps, limit)
     rows = read_tasks(page, tasks, limit)
     check_leaks(rows)
     path = out / CELLS
@@ -180,7 +181,7 @@ def transfer(
     found = summarise(settings, rows, done, seeds)
     command = ["monoglot", "transfer", str(page), "--model", model, "--out", str(out), "--seeds", str(seeds)]
     command += ["--shots", str(shots), "--method", method]
-    command += [] if minutes is None else ["--minutes", f"{minutes:g}"]
+    command += [] if steps is None else ["--steps", str(steps)]
     command += [] if source_shots is None else ["--source-shots", str(source_shots)]
     command += [] if limit is None else ["--limit", str(limit)]
     write_json(out / "transfer.json", to_json(found, shlex.join(command)))
@@ -347,31 +348,32 @@ class Runner:
         """One cell: adapt, score."""
         source, target, seed = key
         started = time.perf_counter()
-        adapted: Any = None
+        adapted: Adapted | None = None
         if seed is None:
-            scores = self._scores(load(self.settings.model), self.rows.measured)
+            scores = self._scores(self.settings.model, self.rows.measured)
         elif target is None:
             assert source is not None
             adapted = self._adapt_source(source, seed)
-            scores = self._scores(load(adapted.folder), self.rows.measured)
+            scores = self._scores(adapted.folder, self.rows.measured)
         else:
             start = self.settings.model if source is None else str(self._of_source(source, seed))
             adapted = self._adapt(start, target, seed, self.settings.shots, self.models / "target")
-            scores = self._scores(load(adapted.folder), [target])
+            scores = self._scores(adapted.folder, [target])
         self.done.add(key)
         if target is not None and seed is not None:
             self._tidy(source, seed)
         made = {} if adapted is None else {"method": adapted.method, "steps": adapted.steps}
         return Cell(source, target, seed, scores, seconds=round(time.perf_counter() - started, 2), **made)
 
-    def _scores(self, predictor: Predictor, names: Any) -> dict[str, float]:
+    def _scores(self, model: str | Path, names: Iterable[str]) -> dict[str, float]:
         """Main metric of the rows of each name."""
+        predictor = load_keeping(model_folder(model))
         return {
             name: evaluate(predictor, self.rows.measured[name][1], batch_size=self.batch_size)[0][0].value
             for name in names
         }
 
-    def _adapt_source(self, source: str, seed: int) -> Any:
+    def _adapt_source(self, source: str, seed: int) -> Adapted:
         return self._adapt(self.settings.model, source, seed, self.settings.source_shots, self._place(source, seed))
 
     def _of_source(self, source: str, seed: int) -> Path:
@@ -382,9 +384,7 @@ class Runner:
     def _place(self, source: str, seed: int) -> Path:
         return self.models / f"source{list(self.rows.train).index(source)}_seed{seed}"
 
-    def _adapt(self, start: str, task: str, seed: int, shots: int | None, folder: Path) -> Any:
-        from monoglot.adapt.run import adapt
-
+    def _adapt(self, start: str, task: str, seed: int, shots: int | None, folder: Path) -> Adapted:
         shutil.rmtree(folder, ignore_errors=True)  # what a run that was stopped left there
         settings = self.settings
         return adapt(
@@ -394,7 +394,7 @@ class Runner:
             method=settings.method,
             shots=shots,
             seed=seed,
-            minutes=settings.minutes,
+            changes={} if settings.steps is None else {"steps": settings.steps},
             quiet=True,
         )
 
