@@ -298,6 +298,20 @@ def test_the_result_says_everything(rows, measure, tmp_path):
     assert not (tmp_path / "out" / "adapters").exists()
 
 
+def test_a_head_that_is_really_fitted(rows, model_folder, tmp_path, monkeypatch):
+    """Nothing is replaced here but the downloaded encoder: the tiny model tells colours apart by its head."""
+    monkeypatch.setattr(page, "Encoded", partial(Encoded, colours))
+    monkeypatch.setenv("MONOGLOT_CACHE", str(tmp_path / "cache"))
+    settings = {"shots": "2,all", "seeds": 1, "methods": "head", "rivals": "none"}
+    fewshot(str(model_folder), rows(18, "train"), tmp_path / "out", test=rows(9, "test"), **settings)
+    result = json.loads((tmp_path / "out" / "fewshot.json").read_text())
+    head, plain = result["curves"]
+    assert (head["name"], plain["name"]) == ("head", "majority")
+    assert head["points"][-1]["score"] > plain["points"][-1]["score"]
+    assert 0 < head["points"][0]["megabytes"] < 5
+    assert result["duels"][-1]["verdict"] == "ahead, one seed"
+
+
 def test_without_test_rows_groups_are_set_apart(rows, measure, tmp_path, capsys):
     result = measure(rows(24, "train"), shots="1", seeds=1)
     assert result["settings"]["data"]["rows"] + result["settings"]["test"]["rows"] == 24

@@ -17,6 +17,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -390,6 +391,8 @@ class Runner:
         predictor = self._load(made.folder)
         if not self.keep:
             shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # adapters of others are in it
+                folder.parent.rmdir()
         why = f"{made.method}: {made.why}" if method == "auto" else made.why
         return Answerer(lambda asked, fresh: _answers(predictor, asked, fresh), made.seconds, made.megabytes, why)
 

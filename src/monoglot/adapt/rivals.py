@@ -233,6 +233,8 @@ class Encoded:
         key = (sample.where, sample.id)
         if not fresh and key in self._kept:
             return self._kept[key]
+        for modality in modalities([sample]):
+            self.backbone(modality)  # loading it counts for no row
         started = time.perf_counter()
         maps, means = dict[str, list[Tensor]](), dict[str, np.ndarray]()
         for media in sample.media:
