@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from monoglot import __version__
 from monoglot.errors import InputError
 from monoglot.files import atomic_path, read_json, sha256_of, write_json, write_text
+from monoglot.model.head import Head
 from monoglot.model.lora import LORA, Lora, add_lora
 from monoglot.model.unified import UnifiedModel
 from monoglot.nouns import Sample
@@ -131,15 +132,14 @@ def save_adapter(
 
     Args:
         tensors: what differs from the base, by the model's names.
-        heads: tensors of each head, by the place of its `Answers`.
+        heads: tensors of each head, by the place of its `Answers`; stored as they are.
     """
     folder = Path(folder)
-    stored = dict(tensors)
-    for index, head in (heads or {}).items():
-        stored |= {f"{_HEAD}{index}.{name}": tensor for name, tensor in head.items()}
-    half = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in stored.items()}
+    half = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     if lost := [name for name, tensor in half.items() if not bool(tensor.isfinite().all())]:
         raise InputError.at(folder, "adapter", f"{lost[0]} is not finite as float16", "train with a lower rate")
+    for index, head in (heads or {}).items():
+        half |= {f"{_HEAD}{index}.{name}": tensor for name, tensor in head.items()}  # as the head has them
     page = {"format": FORMAT, "monoglot": __version__} | settings.model_dump(mode="json", exclude_none=True)
     with atomic_path(folder / WEIGHTS) as temporary:
         try:
@@ -176,8 +176,29 @@ def read_adapter(folder: Path) -> Adapter:
         raise InputError.at(
             folder / WEIGHTS, "weights", wrong, "the file is truncated or missing; get it again"
         ) from None
-    tensors = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in stored.items()}
-    return Adapter(folder, settings, tensors)
+    tensors = {
+        name: tensor.float() if tensor.is_floating_point() and not name.startswith(_HEAD) else tensor
+        for name, tensor in stored.items()
+    }
+    adapter = Adapter(folder, settings, tensors)
+    if problem := _misfit(adapter):
+        wrong = f"do not fit {SETTINGS}: {problem}"
+        raise InputError.at(folder / WEIGHTS, "weights", wrong, "the two are of different adapters")
+    return adapter
+
+
+def _misfit(adapter: Adapter) -> str:
+    """What is wrong between the heads that are named and the tensors of heads; '' if nothing."""
+    named = {f"{_HEAD}{place}": given.head for place, given in enumerate(adapter.settings.answers) if given.head}
+    stored = {_HEAD + name.split(".")[1] for name in adapter.tensors if name.startswith(_HEAD)}
+    for name in sorted(named.keys() ^ stored):
+        return f"{name} is {'missing' if name in named else 'unknown'}"
+    try:
+        for place, tensors in adapter.heads().items():
+            Head.from_state(tensors, named[f"{_HEAD}{place}"] or {})
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def read_answers(folder: Path) -> tuple[Answers, ...]:
@@ -189,7 +210,10 @@ def read_answers(folder: Path) -> tuple[Answers, ...]:
     if not path.is_file():
         return ()
     try:
-        return tuple(Answers.model_validate(page) for page in read_json(path, "the answers of a model"))
+        answers = tuple(Answers.model_validate(page) for page in read_json(path, "the answers of a model"))
+        if any(given.head is not None for given in answers):
+            raise TypeError("a model folder has no heads")
+        return answers
     except (ValidationError, TypeError) as error:
         wrong = " ".join(str(error).split())[:200]
         raise InputError.at(path, "answers", f"cannot be read ({wrong})", "delete the file to answer freely") from None
@@ -227,9 +251,15 @@ def apply_adapter(model: UnifiedModel, adapter: Adapter) -> UnifiedModel:
         wrong = f"do not fit the base: {'; '.join(problems[:3])}"
         raise InputError.at(adapter.folder / WEIGHTS, "weights", wrong, "this adapter is of another model")
     device = model.words.weight.device
+    names: dict[int, list[str]] = {}  # of a parameter: encoders may share parts
+    for name, parameter in changed.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    together = {same[0]: same for same in names.values()}
     for name, tensor in changes.items():
-        parent, _, last = name.rpartition(".")
-        setattr(changed.get_submodule(parent), last, nn.Parameter(tensor.to(device)))
+        own = nn.Parameter(tensor.to(device))
+        for same in together[name]:
+            parent, _, last = same.rpartition(".")
+            setattr(changed.get_submodule(parent), last, own)
     return changed.eval()
 
 

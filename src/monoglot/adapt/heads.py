@@ -5,11 +5,12 @@ rows -> features -> by question -> fit_head -> Answers with a head, its tensors
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from torch import Tensor
 
-from monoglot.adapt.rows import groups
+from monoglot.adapt.rows import groups, labels
 from monoglot.adapters import Answers, Limits
 from monoglot.decode.predict import Predictor
 from monoglot.errors import InputError
@@ -21,13 +22,17 @@ Question = tuple[str, str, str]
 
 
 def fit_heads(
-    predictor: Predictor, samples: Sequence[Sample], answers: Sequence[Answers]
+    predictor: Predictor,
+    samples: Sequence[Sample],
+    answers: Sequence[Answers],
+    heads: Mapping[int, Mapping[str, Tensor]] = MappingProxyType({}),
 ) -> tuple[tuple[Answers, ...], dict[int, dict[str, Tensor]], str]:
     """A head for each question that the samples ask.
 
     Args:
         samples: rows with choices and an answer.
         answers: what questions may be answered with; a question of rows that bring their own choices is added.
+        heads: tensors of heads that some of the answers have, by place; they stay, where no row asks that question.
 
     Returns:
         All answers, those with a head among them; tensors of heads by place; in a line, how the heads came out.
@@ -36,13 +41,16 @@ def fit_heads(
         InputError: no row can be read, or a question has one answer only.
     """
     by_question: dict[Question, list[int]] = {}
-    for row, sample in enumerate(samples):
-        known = Limits(answers).of(sample)
-        text = known[1].text if known else " ".join(sample.text.split()) if sample.media else ""
+    limits = Limits(answers)
+    for row, (sample, label) in enumerate(zip(samples, labels(samples))):
+        known = limits.of(sample)
+        text = known[1].text if known else label[2]
         by_question.setdefault((sample.task, text, sample.lang), []).append(row)
     found = {(given.task, given.text, given.lang): given for given in answers}
     together = groups(samples)
-    fitted: dict[Question, dict[str, Tensor]] = {}
+    fitted = {
+        (answers[place].task, answers[place].text, answers[place].lang): dict(own) for place, own in heads.items()
+    }
     told = []
     for question, rows in by_question.items():
         task, text, lang = question

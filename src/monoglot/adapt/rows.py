@@ -90,8 +90,8 @@ def read_training(
     """
     if not paths:
         raise InputError.at("rows", "data", "no file is given", "name a JSONL file of rows")
-    samples = [sample for path in paths for sample in _read(path)]
-    apart = None if held_out is None else list(_read(held_out))
+    samples = [sample for path in paths for sample in read(path)]
+    apart = None if held_out is None else list(read(held_out))
     for path, rows in ((paths[0], samples), (held_out, apart)):
         if rows is not None and not rows:
             raise InputError.at(path, "data", "holds no row", "give one JSON object a line, see docs/rows.md")
@@ -101,7 +101,8 @@ def read_training(
     return samples, apart, found
 
 
-def _read(path: Path) -> Iterator[Sample]:
+def read(path: Path) -> Iterator[Sample]:
+    """The samples of a JSONL file, or of a pack. InputError for a row that is wrong."""
     if not (Path(path) / MANIFEST).is_file():
         yield from read_rows(path, known_tasks=TASKS)
         return

@@ -21,13 +21,16 @@ from typing import Any
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from monoglot import __version__
 from monoglot.adapt.heads import fit_heads
 from monoglot.adapt.methods import FEW, METHODS, ROWS_A_STEP, candidates, has_classes, steps_for, trained_parts
 from monoglot.adapt.rows import (
+    CLOSED_TASKS,
     answer_sets,
     labels,
+    read,
     read_training,
     split_by_group,
     take_shots,
@@ -39,6 +42,7 @@ from monoglot.adapters import (
     Adapter,
     AdapterSettings,
     Answers,
+    Limits,
     is_adapter,
     megabytes,
     read_adapter,
@@ -46,9 +50,10 @@ from monoglot.adapters import (
     save_adapter,
     write_answers,
 )
+from monoglot.data.rowfile import RowFile
 from monoglot.decode.predict import Predictor, load
 from monoglot.errors import InputError
-from monoglot.evaluate.run import Score, evaluate
+from monoglot.evaluate.run import Score, evaluate, need_answers
 from monoglot.files import read_json, sha256_of, write_json, write_text
 from monoglot.model.features import open_cache
 from monoglot.nouns import Prediction, Sample
@@ -102,6 +107,8 @@ class Job:
     train: list[Sample]
     held_out: list[Sample]
     answers: tuple[Answers, ...]
+    heads: dict[int, dict[str, Tensor]] = field(default_factory=dict)
+    """Tensors of heads that the model has for other questions than those of the rows, by the place of their answers."""
     replay: Sequence[Path] = ()
     replay_share: float = 0.25
     seed: int = 0
@@ -175,10 +182,11 @@ def adapt(
         samples,
         apart,
         answers,
+        _heads(folder, answers),
         replay,
         replay_share,
         seed,
-        minutes,
+        2.0 if minutes is None and method == "auto" else minutes,
         dict(changes or {}),
         quiet,
         resume,
@@ -186,14 +194,17 @@ def adapt(
     console = Console(stderr=True, quiet=quiet)
     for note in audit.notes:
         console.print(f"note: {note}", highlight=False, soft_wrap=True)
-    old_rows = {path.stem: _spread(_old(path, predictor), SCORED) for path in map(Path, old)}
+    old_rows = {path.stem: _spread(_old(path), SCORED) for path in map(Path, old)}
+    names, why = _methods(job, method)
+    for name in names:
+        _check(job, name)
     write_samples(out / "rows" / "train.jsonl", samples)
     write_samples(out / "rows" / "held_out.jsonl", apart)
 
     said: dict[str, list[Prediction]] = {}
     before, said["before"] = _scores(predictor, apart, samples, seed)
     old_before = {name: _scores(predictor, rows, [], seed)[0] for name, rows in old_rows.items()}
-    done = _auto(job, predictor, console) if method == "auto" else _one(job, predictor, method, "as asked")
+    done = _one(job, predictor, names[0], why) if len(names) == 1 else _auto(job, predictor, names, console)
     adapted = load_keeping(out)
     after, said["after"] = _scores(adapted, apart, samples, seed)
     old_after = {name: _scores(adapted, rows, [], seed)[0] for name, rows in old_rows.items()}
@@ -232,27 +243,28 @@ def _one(job: Job, predictor: Predictor, method: str, why: str) -> Done:
     return Done(method, why, time.perf_counter() - started, steps)
 
 
-def _auto(job: Job, predictor: Predictor, console: Console) -> Done:
-    """Try what suits so many rows within the time, keep what the held-out rows like best."""
-    names, why = candidates(job.train, job.held_out)
-    minutes = 2.0 if job.minutes is None else job.minutes
-    if len(names) == 1:
-        return _one(replace(job, minutes=minutes), predictor, names[0], why)
+def _auto(job: Job, predictor: Predictor, names: Sequence[str], console: Console) -> Done:
+    """Try some methods within the time, keep what the held-out rows like best."""
+    assert job.minutes is not None
     tried: list[tuple[float, str, Done, Path]] = []
     notes = []
     began = time.perf_counter()
     for place, name in enumerate(names):
-        left = minutes - (time.perf_counter() - began) / 60
+        left = job.minutes - (time.perf_counter() - began) / 60
         here = replace(job, out=job.out / "tried" / name, minutes=max(0.0, left) / (len(names) - place))
         console.print(f"auto: trying {name} ({METHODS[name].what})", highlight=False)
         try:
-            done = _one(here, predictor, name, why)
-        except TooLittleTime as error:
+            done = _one(here, predictor, name, "tried")
+        except InputError as error:
+            if METHODS[name].page is not None and not isinstance(error, TooLittleTime):
+                raise
             notes.append(f"{name} left out, {error}")
             continue
         score, told = _main(_scores(load_keeping(here.out), job.held_out, [], job.seed)[0])
         notes.append(f"{name} {told}")
         tried.append((score, name, done, here.out))
+    if not tried:
+        raise InputError("; ".join(notes))
     best = max(tried, key=lambda one: one[0])  # the first of equals, which is the cheaper
     _bring(best[3], job.out)
     shutil.rmtree(job.out / "tried", ignore_errors=True)
@@ -266,12 +278,8 @@ class TooLittleTime(InputError):
 
 def _head(job: Job, predictor: Predictor) -> str:
     """Fit heads and store them; says how they came out."""
-    if not has_classes(job.train):
-        first = next(s for s, label in zip(job.train, labels(job.train)) if not label[3])
-        wrong = f"task {first.task!r} has free answers here, and a head picks one of a few"
-        raise InputError.at(first.where or f"sample {first.id}", "task", wrong, "use --method lora")
-    answers, tensors, told = fit_heads(predictor, job.train, job.answers)
     parent = read_adapter(job.model) if is_adapter(job.model) else None
+    answers, tensors, told = fit_heads(predictor, _with_replay(job), job.answers, job.heads)
     base = base_of(base_folder(parent), parent.settings.base, job.out) if parent else base_of(job.model, None, job.out)
     lora = parent.settings.lora if parent else None
     changes = parent.changes if parent else {}
@@ -283,12 +291,13 @@ def _head(job: Job, predictor: Predictor) -> str:
 def _train(job: Job, predictor: Predictor, method: str) -> int:
     """Train by the engine and bring the result to `job.out`; returns steps."""
     recipe = _recipe(job, method)
-    if job.minutes is not None and not job.resume:
-        recipe = _in_time(recipe, job.minutes)
     run = job.out / "run"
-    begun = job.resume and run.exists()
+    begun = job.resume and (run / "recipe.yaml").exists()
     if begun:
-        recipe = recipe.model_copy(update={"steps": _page(run)["steps"]})
+        page = _page(run)  # as it was cut to the time
+        recipe = recipe.model_copy(update={key: page[key] for key in ("steps", "validate_every") if key in page})
+    elif job.minutes is not None:
+        recipe = _in_time(recipe, job.minutes)
     result = train(recipe, run, resume=begun, quiet=job.quiet)
     steps = int(read_json(result / "lineage.json", "where the model comes from")["run"]["steps"])
     if is_adapter(result):
@@ -340,6 +349,9 @@ def _recipe(job: Job, method: str) -> Recipe:
     if job.held_out:
         page["validation"] = [{"name": "held_out", "data": "held_out.jsonl", "rows": LOOKED_AT}]
     page = merged(page, job.changes)
+    if not isinstance(page["steps"], int):
+        wrong = f"steps: {page['steps']!r} is no whole number"
+        raise InputError.at("command line", "--set", wrong, "an adaptation has so many steps at most")
     if job.held_out:
         page.setdefault("validate_every", max(1, math.ceil(page["steps"] / LOOKS)))
         page.setdefault("plateau", {"scores": ["held_out"], "patience": 3, "least": 0.002, "best": True})
@@ -366,7 +378,7 @@ def _in_time(recipe: Recipe, minutes: float) -> Recipe:
     looks = 1.3 if recipe.validation else 1.0  # what looking at held-out rows takes beside the steps
     fit = int(60 * minutes / (min(seconds) * looks))
     if fit < LEAST_STEPS:
-        wrong = f"{minutes:.1f} minutes are {fit} steps of {min(seconds):.1f} s, fewer than {LEAST_STEPS}"
+        wrong = f"{minutes:.2g} minutes are {fit} steps of {min(seconds):.2g} s, fewer than {LEAST_STEPS}"
         raise TooLittleTime.at("adapt", "minutes", wrong, "give more time, or use --method head")
     steps = min(recipe.steps, fit)
     return recipe.model_copy(
@@ -394,6 +406,35 @@ def _save_again(made: Adapter, out: Path, settings: AdapterSettings) -> None:
     save_adapter(out, settings, made.changes, heads=made.heads(), card=card)
 
 
+# --- what can be done ---
+
+
+def _methods(job: Job, method: str) -> tuple[list[str], str]:
+    """Methods to try, and why those."""
+    if method != "auto":
+        return [method], "as asked"
+    names, why = candidates(job.train, job.held_out)
+    if job.heads and "head" in names:
+        return ["head"], "the heads of earlier questions read what other methods change"
+    return names, why
+
+
+def _check(job: Job, method: str) -> None:
+    """InputError for what a method cannot do with these rows; told before anything is written."""
+    for path in job.replay:
+        RowFile(path)
+    if METHODS[method].page is not None:
+        if job.heads:
+            given = job.answers[min(job.heads)]
+            wrong = f"{given.text or given.task!r} is answered by a head, which reads what {method!r} changes"
+            raise InputError.at(job.model, "--method", wrong, "use --method head, or adapt the base to all of the rows")
+        _recipe(job, method)
+    elif not has_classes(job.train):
+        first = next(s for s, label in zip(job.train, labels(job.train)) if s.task not in CLOSED_TASKS or not label[3])
+        wrong = f"task {first.task!r} has free answers here, and a head picks one of a few"
+        raise InputError.at(first.where or f"sample {first.id}", "task", wrong, "use --method lora")
+
+
 # --- rows ---
 
 
@@ -419,9 +460,33 @@ def _answers(folder: Path, samples: Sequence[Sample]) -> tuple[Answers, ...]:
     return tuple(found.values())
 
 
-def _old(path: Path, predictor: Predictor) -> list[Sample]:
-    samples, _, _ = read_training([path], predictor.model.config)
+def _heads(folder: Path, answers: Sequence[Answers]) -> dict[int, dict[str, Tensor]]:
+    """Heads that a model has, by the place of their answers among these; without those whose answers are new ones."""
+    if not is_adapter(folder):
+        return {}
+    made = read_adapter(folder)
+    places = {
+        (given.task, given.text, given.lang): place for place, given in enumerate(answers) if given.head is not None
+    }
+    keys = {index: (given.task, given.text, given.lang) for index, given in enumerate(made.settings.answers)}
+    return {places[keys[index]]: tensors for index, tensors in made.heads().items() if keys[index] in places}
+
+
+def _old(path: Path) -> list[Sample]:
+    """Rows to score. InputError if there are none, or one has no answer."""
+    samples = list(read(path))
+    if not samples:
+        raise InputError.at(path, "--old", "has no rows", "evaluation needs at least one")
+    need_answers(samples)
     return samples
+
+
+def _with_replay(job: Job) -> list[Sample]:
+    """The rows to train on, and old ones that ask the same questions."""
+    limits = Limits(job.answers)
+    asked = {found[0] for found in map(limits.of, job.train) if found}
+    old = (sample for path in job.replay for sample in read(path) if sample.targets)
+    return job.train + [limits.fill(sample) for sample in old if (found := limits.of(sample)) and found[0] in asked]
 
 
 def _spread(samples: list[Sample], most: int) -> list[Sample]:

@@ -35,12 +35,14 @@ from monoglot.model.features import features
 from monoglot.model.head import Head, pooled
 from monoglot.model.unified import Memory, UnifiedModel
 from monoglot.nouns import Candidate, Media, Prediction, Sample
+from monoglot.plugins import HOW, media_kinds
 from monoglot.registry import unknown_name
 from monoglot.store import load_model, model_folder
 from monoglot.tasks import TASKS, Task
 from monoglot.text.tokenizer import Tokenizer
 from monoglot.text.vocabulary import EOS
 
+_ARGUMENTS = ("task", "text", "choices", "box", "lang")
 _WINDOW = 16  # batches that are read ahead, so that rows of equal shape can run together
 
 
@@ -106,7 +108,7 @@ class Predictor:
     def with_adapter(self, folder: str | Path) -> Predictor:
         """A predictor of this model under an adapter. They share all tensors that the adapter does not change.
 
-        Raises InputError when the adapter is of another model.
+        It answers rows that name no adapter, and those that name this one. Raises InputError when the adapter is of another model.
         """
         adapter = read_adapter(Path(folder))
         if self.folder is None or is_adapter(self.folder):
@@ -121,11 +123,12 @@ class Predictor:
         )
         if not any(name.startswith("encoders.") for name in adapter.changes):
             adapted.keep_features(self.cache)
+        adapted.adapted[_name(folder)] = adapted
         return adapted
 
     def add_adapter(self, folder: str | Path) -> None:
         """Rows whose `adapter` is this folder's name are answered by it from now on. Raises InputError as `with_adapter` does."""
-        name = Path(folder).resolve().name
+        name = _name(folder)
         if name in self.adapted:
             raise InputError.at(folder, "adapter", f"there is one called {name!r} already", "rename the folder")
         self.adapted[name] = self.with_adapter(folder)
@@ -141,6 +144,7 @@ class Predictor:
         choices: Sequence[str] = (),
         box: Sequence[float] | None = None,
         lang: str = "en",
+        **media: Any,
     ) -> Prediction:
         """Answer one question.
 
@@ -150,15 +154,19 @@ class Predictor:
             text: the question, phrase or document.
             choices: limits the answer to these.
             box: x0 y0 x1 y1 as fractions, for region_caption.
+            media: any other kind of media by the name under which it is registered, as image, video and audio.
 
         Raises:
             InputError: something given is wrong; nothing is answered.
         """
-        media = [
-            (name, given) for name, given in (("image", image), ("video", video), ("audio", audio)) if given is not None
-        ]
+        for name in media:
+            if name not in media_kinds():
+                raise InputError(f"{unknown_name('argument or modality', name, (*_ARGUMENTS, *media_kinds()))}; {HOW}")
+        media = {"image": image, "video": video, "audio": audio, **media}
         items = tuple(
-            Media(name, item) for name, given in media for item in (given if isinstance(given, list) else [given])
+            Media(name, item)
+            for name, given in media.items()
+            for item in (given if isinstance(given, list) else [] if given is None else [given])
         )
         corners: Any = None if box is None else tuple(box)  # the task checks them
         sample = Sample("1", task, items, text, box=corners, choices=tuple(choices), lang=lang, where=f"task {task}")
@@ -356,6 +364,11 @@ class Predictor:
 
 def _after(given: int, h: Hypothesis) -> Hypothesis:
     return Hypothesis(h.tokens[given:], h.score, h.token_scores[given:])
+
+
+def _name(folder: str | Path) -> str:
+    """How rows call the adapter of a folder."""
+    return Path(folder).resolve().name
 
 
 def _adapter(sample: Sample) -> str:

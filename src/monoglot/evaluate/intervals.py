@@ -91,7 +91,7 @@ def bootstrap(
     if not 0.0 < level < 1.0:
         raise ValueError(f"level must lie inside (0, 1), got {level}")
     if groups is not None:
-        terms = _sum_by_group(terms, groups)
+        terms = sum_by_group(terms, groups)
     size = len(terms)
     if size == 1:
         return math.nan, math.nan
@@ -139,7 +139,7 @@ def over_seeds(values: Sequence[float]) -> tuple[float, float]:
     return mean(values), quantile * stdev(values) / math.sqrt(len(values))
 
 
-def _sum_by_group(terms: np.ndarray, groups: Sequence[Hashable]) -> np.ndarray:
+def sum_by_group(terms: np.ndarray, groups: Sequence[Hashable]) -> np.ndarray:
     """float64[N, K] and N labels -> float64[G, K], groups in order of first appearance."""
     if len(groups) != len(terms):
         raise ValueError(f"{len(groups)} group labels for {len(terms)} items; give one each")

@@ -142,7 +142,11 @@ class Loss(_Page):
 class Words(_Page):
     """Train the rows of words that occur in answers; needs `words` among what is frozen, since it takes their place."""
 
-    lr: float = Field(3e-4, gt=0, description="Highest learning rate of these rows.")
+    lr: float = Field(
+        3e-4,
+        ge=0,
+        description="Highest learning rate of these rows; 0: they stay as they are, and only the projection is cut short.",
+    )
     others: int = Field(
         2048, ge=0, description="How many random other words stand for the rest of the vocabulary in each step."
     )
@@ -353,7 +357,13 @@ class Recipe(Stage):
             raise ValueError(f"model_changes: start {self.start!r} has its settings under `model`")
         if (self.adapter or self.lora) and self.start in ("warm", "cold"):
             raise ValueError(f"{'adapter' if self.adapter else 'lora'}: needs a model folder as `start`")
+        if self.adapter and (self.model_changes or any(stage.model_changes for stage in self.stages)):
+            raise ValueError("adapter: is for the model as `start` has it; leave out `model_changes`")
         best = any(stage.plateau is not None and stage.plateau.best for stage in self.curriculum)
+        if (self.adapter or best) and any(stage.words is not None for stage in self.curriculum):
+            raise ValueError(
+                f"words: {'an adapter' if self.adapter else 'plateau.best'} keeps no rows of words; leave it out"
+            )
         if self.parallel == "fsdp" and (self.adapter or self.lora or best):
             what = "adapter" if self.adapter else "lora" if self.lora else "plateau.best"
             raise ValueError(f"parallel: {what} needs the whole model in each process; use 'ddp'")
