@@ -23,7 +23,7 @@ import torch
 import yaml
 
 from monoglot.adapt.rows import row_of
-from monoglot.adapt.transfer import show, transfer
+from monoglot.adapt.transfer import content, show, transfer
 from monoglot.data.rows import read_rows, write_rows
 from monoglot.files import atomic_path, read_json, write_json, write_text
 from monoglot.nouns import Sample
@@ -72,28 +72,34 @@ def held_out(packs: Path, stem: str) -> Iterator[Sample]:
 
 
 def write_tasks(packs: Path, folder: Path) -> Path:
-    """Rows of all tasks and the page that lists them."""
-    page: dict[str, list] = {"tasks": [], "old": []}
+    """Rows of all tasks and the page that lists them. A picture that is trained on under another name too is not scored."""
+    halves: dict[str, dict[bool, list[Sample]]] = {}
     for name, (stem, key, choose) in TASKS.items():
         samples = list(held_out(packs, stem))
         chosen = choose(samples)
-        files = {}
-        for part, wanted in (("train", True), ("test", False)):
-            file = folder / f"{name.replace(' ', '_')}.{part}.jsonl"
-            write_rows(
-                file, rows(sample for sample in samples if chosen(sample) and learned(sample.meta[key]) == wanted)
-            )
-            files[part] = file.name
-        page["tasks"].append({"name": name, **files})
+        halves[name] = {
+            half: [s for s in samples if chosen(s) and learned(s.meta[key]) == half] for half in (True, False)
+        }
     for name, (stem, key) in OLD.items():
-        file = folder / f"{name}.jsonl"
-        write_rows(file, rows(sample for sample in held_out(packs, stem) if not learned(sample.meta[key])))
-        page["old"].append(file.name)
+        halves[name] = {False: [s for s in held_out(packs, stem) if not learned(s.meta[key])]}
+    hashes: dict[str, str] = {}
+    trained = {content(sample, hashes) for half in halves.values() for sample in half.get(True, ())}
+    for name, half in halves.items():
+        scored = [sample for sample in half[False] if content(sample, hashes) not in trained]
+        write_rows(folder / file_of(name, "test"), rows(scored))
+        if True in half:
+            write_rows(folder / file_of(name, "train"), rows(half[True]))
+    tasks = [{"name": name, **{part: file_of(name, part) for part in ("train", "test")}} for name in TASKS]
+    page = {"tasks": tasks, "old": [file_of(name, "test") for name in OLD]}
     write_text(folder / "tasks.yaml", yaml.safe_dump(page, sort_keys=False, allow_unicode=True))
     return folder / "tasks.yaml"
 
 
-def rows(samples: Iterator[Sample]) -> Iterator[dict]:
+def file_of(name: str, part: str) -> str:
+    return f"{name.replace(' ', '_')}.jsonl" if name in OLD else f"{name.replace(' ', '_')}.{part}.jsonl"
+
+
+def rows(samples: list[Sample]) -> Iterator[dict]:
     """With paths that hold anywhere, and ids that are there once (valid and test rows may share them)."""
     for number, sample in enumerate(samples):
         yield row_of(sample) | {"id": f"{number}/{sample.id}"}
