@@ -135,12 +135,11 @@ def save_adapter(
         heads: tensors of each head, by the place of its `Answers`.
     """
     folder = Path(folder)
-    stored = dict(tensors)
-    for index, head in (heads or {}).items():
-        stored |= {f"{_HEAD}{index}.{name}": tensor for name, tensor in head.items()}
-    half = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in stored.items()}
+    half = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     if lost := [name for name, tensor in half.items() if not bool(tensor.isfinite().all())]:
         raise InputError.at(folder, "adapter", f"{lost[0]} is not finite as float16", "train with a lower rate")
+    for index, head in (heads or {}).items():  # which have minus infinity for what is never answered
+        half |= {f"{_HEAD}{index}.{name}": tensor.half() for name, tensor in head.items()}
     page = {"format": FORMAT, "monoglot": __version__} | settings.model_dump(mode="json", exclude_none=True)
     with atomic_path(folder / WEIGHTS) as temporary:
         try:
