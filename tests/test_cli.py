@@ -194,8 +194,8 @@ WRONG = {
     ),
     "no such pack": (
         ["data", "build", "emojis"],
-        "no pack named 'emojis'; closest: 'emoji'; known: clips, docstrings, emoji, packages, prompts, sounds,"
-        " spoken, sprites",
+        "no pack named 'emojis'; closest: 'emoji'; known: clips, docstrings, emoji, packages, prompts, solar,"
+        " sounds, speakers, spoken, sprites",
     ),
     "no file to validate": (
         ["data", "validate", "no.jsonl"],

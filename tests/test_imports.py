@@ -15,7 +15,7 @@ import monoglot
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "monoglot"
 LEVELS = [
-    {"errors", "registry", "config", "nouns", "rng", "files", "cache", "__init__"},
+    {"errors", "registry", "config", "nouns", "rng", "files", "cache", "plugins", "__init__"},
     {"text"},
     {"modalities"},
     {"tasks"},
@@ -49,8 +49,11 @@ def test_importing_monoglot_brings_no_torch():
     assert run(f"import monoglot; monoglot.Sample, monoglot.Prediction, monoglot.__version__; {HEAVY}") == "[]\n"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["predict", "--help"], ["train", "--help"], ["data", "--help"]])
-def test_help_brings_no_torch(arguments):
+@pytest.mark.parametrize(
+    "verb", [[], ["predict"], ["train"], ["adapt"], ["fewshot"], ["transfer"], ["compare"], ["merge"], ["data"]]
+)
+def test_help_brings_no_torch(verb):
+    arguments = [*verb, "--help"]
     code = f"""
 import runpy, sys
 sys.argv = ["monoglot", *{arguments}]

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from math import sqrt
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 import matplotlib
@@ -18,12 +17,10 @@ from matplotlib import pyplot as plt
 
 from benchmarks.evidence.questions import COMMON, IMBALANCES, MIXED, RARE, SHARES, SOUNDS
 from benchmarks.evidence.runs import RESULTS, ROOT, records
+from monoglot.evaluate.intervals import over_seeds as interval
 from monoglot.files import write_text
 
 PAGE = ROOT / "docs" / "evidence.md"
-T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
-"""97.5% quantile of Student's t by degrees of freedom."""
-
 DATA = {
     "kinds": ("picture", "what kind of thing is this?", "drawing style (noto)"),
     "groups": ("picture", "which broad group does this belong to?", "drawing style (noto)"),
@@ -51,17 +48,6 @@ def scores_of(runs: Iterable[dict[str, Any]]) -> dict[str, dict[str, dict[int, f
         for task, value in (values | ({"mean": mean(values.values())} if values else {})).items():
             found.setdefault(run["arm"], {}).setdefault(task, {})[run["seed"]] = value
     return found
-
-
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and half width of its 95% interval (Student's t over seeds; infinite for one seed).
-
-    >>> interval([1.0, 2.0, 3.0])
-    (2.0, 2.484...)
-    """
-    if len(values) == 1:
-        return values[0], float("inf")
-    return mean(values), T_95[len(values) - 1] * stdev(values) / sqrt(len(values))
 
 
 def shown(values: Sequence[float], form: str = ".1f") -> str:

@@ -132,14 +132,14 @@ def save_adapter(
 
     Args:
         tensors: what differs from the base, by the model's names.
-        heads: tensors of each head, by the place of its `Answers`.
+        heads: tensors of each head, by the place of its `Answers`; stored as they are.
     """
     folder = Path(folder)
     half = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     if lost := [name for name, tensor in half.items() if not bool(tensor.isfinite().all())]:
         raise InputError.at(folder, "adapter", f"{lost[0]} is not finite as float16", "train with a lower rate")
-    for index, head in (heads or {}).items():  # which have minus infinity for what is never answered
-        half |= {f"{_HEAD}{index}.{name}": tensor.half() for name, tensor in head.items()}
+    for index, head in (heads or {}).items():  # minus infinity: an answer that is never given
+        half |= {f"{_HEAD}{index}.{name}": tensor for name, tensor in head.items()}  # as the head has them
     page = {"format": FORMAT, "monoglot": __version__} | settings.model_dump(mode="json", exclude_none=True)
     with atomic_path(folder / WEIGHTS) as temporary:
         try:
@@ -176,7 +176,10 @@ def read_adapter(folder: Path) -> Adapter:
         raise InputError.at(
             folder / WEIGHTS, "weights", wrong, "the file is truncated or missing; get it again"
         ) from None
-    tensors = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in stored.items()}
+    tensors = {
+        name: tensor.float() if tensor.is_floating_point() and not name.startswith(_HEAD) else tensor
+        for name, tensor in stored.items()
+    }
     adapter = Adapter(folder, settings, tensors)
     if problem := _misfit(adapter):
         wrong = f"do not fit {SETTINGS}: {problem}"

@@ -18,6 +18,7 @@ from typing import Annotated, Any, NoReturn, Optional
 import typer
 
 from monoglot.errors import InputError
+from monoglot.plugins import give_plugins
 
 app = typer.Typer(
     name="monoglot",
@@ -45,9 +46,15 @@ Threads = Annotated[Optional[int], typer.Option("--threads", min=1, help="Proces
 
 @app.callback(invoke_without_command=True)
 def root(
-    context: typer.Context, debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    plugin: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--plugin", help="A Python file with another kind of media; may be given several times."),
+    ] = None,
 ) -> None:
-    """Options before the verb; main() has read them already."""
+    """Options before the verb; main() has read --debug already."""
+    give_plugins(plugin or [])
     _help_without_verb(context)
 
 
@@ -80,6 +87,10 @@ def predict(
     image: Annotated[list[str] | None, typer.Option("--image", help="A picture; may be given several times.")] = None,
     video: Annotated[Optional[list[str]], typer.Option("--video", help="A clip; may be given several times.")] = None,  # noqa: UP045
     audio: Annotated[Optional[list[str]], typer.Option("--audio", help="A sound; may be given several times.")] = None,  # noqa: UP045
+    media: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--media", help="KIND=FILE: media of any kind, of plugins too; may be given several times."),
+    ] = None,
     text: Annotated[str, typer.Option("--text", help="The question, phrase or document.")] = "",
     choices: Annotated[str, typer.Option("--choices", help="Possible answers, parted by commas.")] = "",
     box: Annotated[str, typer.Option("--box", help="x0,y0,x1,y1 as fractions, for region_caption.")] = "",
@@ -140,7 +151,14 @@ def predict(
     search = {name: value for name, value in search.items() if value is not None}
     if data is not None:
         given: dict[str, Any] = {"--task": task, "--image": image, "--video": video, "--audio": audio, "--text": text}
-        given |= {"--choices": choices, "--box": box, "--lang": lang != "en", "--vqgan": vqgan, "--picture": picture}
+        given |= {
+            "--media": media,
+            "--choices": choices,
+            "--box": box,
+            "--lang": lang != "en",
+            "--vqgan": vqgan,
+            "--picture": picture,
+        }
         _refuse(given, "does not go with --data", "each row of the file says it itself")
         _predict_rows(model, adapter or [], data, out, resume, batch, threads, search)
         return
@@ -149,7 +167,13 @@ def predict(
         raise InputError.at("command line", "--adapter", "several given for one question", "give one, or --data")
     # A wrong question is told before a model is loaded.
     question = _question(
-        task=task, image=image, video=video, audio=audio, text=text, choices=choices, box=_box(box), lang=lang
+        limited=bool(adapter) or any((Path(model) / name).is_file() for name in ("adapter.json", "answers.json")),
+        task=task,
+        **_media(media or [], image=image, video=video, audio=audio),
+        text=text,
+        choices=choices,
+        box=_box(box),
+        lang=lang,
     )
     if (vqgan is None) != (picture is None):
         missing = "--vqgan" if vqgan is None else "--picture"
@@ -291,6 +315,194 @@ def adapt(
         resume=resume,
         command=_command(),
     )
+
+
+@app.command()
+def merge(
+    models: Annotated[
+        list[str],
+        typer.Argument(help="A YAML page (recipes/merge), or the model folders to merge.", metavar="RECIPE|MODEL..."),
+    ],
+    out: Annotated[Optional[Path], typer.Option("--out", help="The new model folder.")] = None,  # noqa: UP045
+    method: Annotated[
+        str, typer.Option("--method", help="average, interpolate, slerp, task_arithmetic, ties ...")
+    ] = "",
+    weights: Annotated[str, typer.Option("--weights", help="How much each model counts: 0.8,0.2")] = "",
+    base: Annotated[str, typer.Option("--base", help="The model that all were fine-tuned from.")] = "",
+    scale: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--scale", help="How far to go from the base; 1 is all that was learned on average."),
+    ] = None,
+    density: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--density", help="Share of each model's changes that ties and dare keep."),
+    ] = None,
+    seed: Annotated[Optional[int], typer.Option("--seed", help="Of what dare keeps.")] = None,  # noqa: UP045
+    fisher_data: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--fisher-data", help="Rows that show what matters to each model: one file for each, or one."),
+    ] = None,
+    search: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--search", help="Validation rows to look for coefficients on; may be given several times."),
+    ] = None,
+    score: Annotated[str, typer.Option("--score", help="What --search follows: metric or loss.")] = "",
+    trials: Annotated[Optional[int], typer.Option("--trials", help="Most models that --search tries.")] = None,  # noqa: UP045
+    test: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--test", help="Rows on which models and result are scored in the end."),
+    ] = None,
+    dtype: Annotated[str, typer.Option("--dtype", help="How weights are stored: float32, bfloat16, float16.")] = "",
+    int8: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--int8", help="Matrices to store as 8-bit integers, by pattern."),
+    ] = None,
+    name: Annotated[str, typer.Option("--name", help="What the model is called.")] = "",
+    threads: Threads = None,
+) -> None:
+    """Merge models by their weights, tensor by tensor; docs/merge.md says which method when."""
+    from monoglot.merge.recipe import make_page, read_page
+
+    options: dict[str, Any] = {
+        "out": out and str(out),
+        "method": method,
+        "base": base,
+        "scale": scale,
+        "density": density,
+    }
+    options |= {"seed": seed, "fisher_data": fisher_data, "test": test, "dtype": dtype, "int8": int8, "name": name}
+    options = {key: value for key, value in options.items() if value is not None and value not in ("", [])}
+    if weights:
+        options["weights"] = _numbers("--weights", weights)
+    if search:
+        looked: dict[str, Any] = {"data": search, "score": score, "trials": trials}
+        options["search"] = {key: value for key, value in looked.items() if value}
+    else:
+        _refuse({"--score": score, "--trials": trials}, "needs --search", "give validation rows")
+    if len(models) == 1 and models[0].endswith((".yaml", ".yml")):
+        page = read_page(Path(models[0]), options)
+    else:
+        page = make_page({"parents": models, **options})
+    _threads(threads)
+    from monoglot.merge.run import merge as run
+
+    typer.echo(str(run(page).folder))
+
+
+@app.command()
+def fewshot(
+    data: Annotated[Path, typer.Option("--data", help="Rows of one task to take shots from (JSONL).")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for cells.jsonl, fewshot.json, fewshot.png, report.html.")],
+    model: Model = "nano",
+    test: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--test", help="Rows to score with; else whole groups of --data are set apart."),
+    ] = None,
+    shots: Annotated[
+        str, typer.Option("--shots", help="Rows of each answer, parted by commas; 'all' for every row.")
+    ] = "1,2,5,10,20,50,all",
+    seeds: Annotated[int, typer.Option("--seeds", help="How often shots are drawn.")] = 3,
+    methods: Annotated[
+        str, typer.Option("--methods", help="Ways to adapt, parted by commas: head, connector, lora, full, auto.")
+    ] = "head,lora",
+    rivals: Annotated[
+        str,
+        typer.Option(
+            "--rivals", help="Dedicated models on the same rows: probe, finetune, tfidf; 'auto' for what fits, 'none'."
+        ),
+    ] = "auto",
+    limit_test: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--limit-test", min=1, help="At most so many test rows."),
+    ] = None,
+    minutes_each: Annotated[
+        float, typer.Option("--minutes-each", min=0.01, help="Most that one training may take.")
+    ] = 2.0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the cells that --out has already.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the adapters, in OUT/adapters.")] = False,
+    threads: Threads = None,
+) -> None:
+    """Curves of few shots: the model, adapted, against dedicated models trained on the same rows."""
+    _threads(threads)
+    from monoglot.adapt.fewshot import fewshot as run
+
+    page = run(
+        model,
+        data,
+        out,
+        test=test,
+        shots=shots,
+        seeds=seeds,
+        methods=methods,
+        rivals=rivals,
+        limit_test=limit_test,
+        minutes=minutes_each,
+        resume=resume,
+        keep=keep,
+    )
+    typer.echo(str(page))
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="A model folder, a bundled model, or predictions (.jsonl) of the rows.")],
+    b: Annotated[str, typer.Argument(help="The other one.")],
+    data: Annotated[list[Path], typer.Option("--data", help="Rows with answers (JSONL); may be given several times.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Where everything goes (JSON).")] = None,
+    examples: Annotated[
+        int, typer.Option("--examples", min=0, help="Rows whose score changed to write beside --out, of each task.")
+    ] = 0,
+    limit: Annotated[Optional[int], typer.Option("--limit", min=1, help="At most so many rows of each file.")] = None,  # noqa: UP045
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Rows that run together.")] = 16,
+    threads: Threads = None,
+) -> None:
+    """Say whether B is better than A on the same rows: paired differences, intervals, tests."""
+    from monoglot.evaluate.compare import compare as run
+
+    _threads(threads)
+    run(a, b, data, out=out, examples=examples, limit=limit, batch_size=batch)
+
+
+@app.command()
+def transfer(
+    tasks: Annotated[Path, typer.Argument(help="A YAML page: tasks, a list of {name, train, test}; old, other rows.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for cells.jsonl, transfer.json, .png and report.html.")],
+    model: Model = "nano",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How often all is repeated, with other rows.")] = 3,
+    shots: Annotated[int, typer.Option("--shots", min=1, help="Rows of each answer that a target learns from.")] = 20,
+    source_shots: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--source-shots", min=1, help="Rows of each answer of a source; all unless given."),
+    ] = None,
+    method: Annotated[str, typer.Option("--method", help="How to adapt, as for `monoglot adapt`.")] = "lora",
+    steps: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--steps", min=1, help="Of each adaptation; as many as its rows ask for unless given."),
+    ] = None,
+    limit: Annotated[Optional[int], typer.Option("--limit", min=1, help="Score at most so many rows of each.")] = None,  # noqa: UP045
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the cells that --out has.")] = False,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Rows that run together.")] = 16,
+    threads: Threads = None,
+) -> None:
+    """Measure which task helps which, and what is forgotten: a matrix with intervals, a figure, a page."""
+    from monoglot.adapt.transfer import show
+    from monoglot.adapt.transfer import transfer as run
+
+    _threads(threads)
+    found = run(
+        tasks,
+        model,
+        out,
+        seeds=seeds,
+        shots=shots,
+        source_shots=source_shots,
+        method=method,
+        steps=steps,
+        limit=limit,
+        resume=resume,
+        batch_size=batch,
+    )
+    show(found, out)
 
 
 @app.command("import")
@@ -600,8 +812,8 @@ def _predict_rows(
         typer.echo(f"{out}: {rows} could not be answered; 'error' says why", err=True)
 
 
-def _question(*, box: list[float] | None, choices: str, **fields: Any) -> dict[str, Any]:
-    """What Predictor.predict is to be asked, checked as a row is checked."""
+def _question(*, limited: bool, box: list[float] | None, choices: str, **fields: Any) -> dict[str, Any]:
+    """What Predictor.predict is to be asked, checked as a row is checked; `limited`: the model may bring the choices."""
     from monoglot.data.rows import TAR, parse_row
     from monoglot.tasks import TASKS, pose
 
@@ -619,8 +831,25 @@ def _question(*, box: list[float] | None, choices: str, **fields: Any) -> dict[s
     for media in sample.media:
         if not media.source.startswith(TAR) and not Path(media.source).exists():
             raise InputError.at(media.source, media.modality, "no such file", "correct the path")
-    pose(sample if sample.choices else replace(sample, choices=("",)))  # an adapter may bring the choices
+    pose(replace(sample, choices=("",)) if limited and not sample.choices else sample)
     return row
+
+
+def _media(given: list[str], **named: list[str] | None) -> dict[str, list[str]]:
+    """Files by kind of media: those of --image, --video, --audio, then KIND=FILE of --media."""
+    from monoglot.plugins import HOW, media_kinds
+    from monoglot.registry import unknown_name
+
+    found = {kind: list(files) for kind, files in named.items() if files}
+    for one in given:
+        kind, equals, file = one.partition("=")
+        if not equals or not file:
+            wrong = f"{one!r} is not KIND=FILE"
+            raise InputError.at("command line", "--media", wrong, "for example --media image=cup.png")
+        if kind not in media_kinds():
+            raise InputError.at("command line", "--media", unknown_name("modality", kind, media_kinds()), HOW)
+        found.setdefault(kind, []).append(file)
+    return found
 
 
 def _refuse(given: dict[str, Any], wrong: str, fix: str) -> None:
@@ -648,6 +877,15 @@ def _box(text: str) -> list[float] | None:
 def _command() -> str:
     """What was typed."""
     return shlex.join(["monoglot", *sys.argv[1:]])
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        return [float(number) for number in text.split(",")]
+    except ValueError:
+        raise InputError.at(
+            "command line", option, f"{text!r} is not numbers with commas", "for example 0.8,0.2"
+        ) from None
 
 
 def _threads(count: int | None) -> None:

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,14 @@ from monoglot.errors import InputError
 from monoglot.files import atomic_path, read_json, write_json, write_text
 from monoglot.model.config import ModelConfig
 from monoglot.model.unified import UnifiedModel
+from monoglot.plugins import MODALITIES, VARIABLE, plugin_of
 from monoglot.text.tokenizer import Tokenizer
 
 FORMAT = 1
 BUNDLED = Path(__file__).parent / "assets"
 """Models that come with the package: a folder each."""
-_FACTOR = ".row_factor"
+FACTOR = ".row_factor"
+"""Ends the name under which the factors of a matrix of 8-bit integers are stored, float32[rows, 1]."""
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
 
@@ -56,6 +58,7 @@ def save_model(
     *,
     dtype: torch.dtype = torch.float32,
     int8: Sequence[str] = (),
+    unchanged: Collection[str] = (),
     card: str = "",
     lineage: dict[str, Any] | None = None,
 ) -> None:
@@ -64,10 +67,13 @@ def save_model(
     Args:
         dtype: how floating point weights are stored.
         int8: patterns (re.search) of names of matrices to store as 8-bit integers.
+        unchanged: names of tensors that come back bit by bit: in `dtype` or as 8-bit integers where nothing is lost by it, else as they are.
     """
     folder = Path(folder)
-    tensors, aliases = _stored(model.state_dict(), dtype, int8)
+    tensors, aliases = stored(model.state_dict(), dtype, int8, unchanged)
     config = {"format": FORMAT, "monoglot": __version__, "model": model.config.model_dump(mode="json")}
+    if plugins := {name: plugin for name in model.config.modalities if (plugin := plugin_of(name))}:
+        config["plugins"] = plugins  # to be told where they are missing; never loaded from here
     write_json(folder / "config.json", config)
     with atomic_path(folder / "tokenizer.json") as temporary:
         tokenizer.save(temporary)
@@ -152,6 +158,7 @@ def read_config(folder: Path) -> ModelConfig:
         raise InputError.at(
             path, "format", f"version {found!r} is not known here", f"this monoglot reads version {FORMAT}"
         )
+    _check_plugins(path, config)
     try:
         return ModelConfig.model_validate(config.get("model"))
     except ValidationError as error:
@@ -160,32 +167,53 @@ def read_config(folder: Path) -> ModelConfig:
         raise InputError.at(path, ".".join(map(str, ("model", *first["loc"]))), wrong) from None
 
 
+def _check_plugins(path: Path, config: dict[str, Any]) -> None:
+    """InputError if the model reads media that a plugin brought where it was saved, and that nothing registers here."""
+    brought = config.get("plugins")
+    for name, plugin in brought.items() if isinstance(brought, dict) else ():
+        if name not in MODALITIES:
+            wrong = f"this model reads {name!r} by the plugin {plugin}, which is not loaded"
+            fix = f"give it: `monoglot --plugin path/to/{plugin} VERB ...`, or {VARIABLE}=path/to/{plugin}"
+            if not str(plugin).endswith(".py"):
+                fix = "install the package that brings it"
+            raise InputError.at(path, f"model.modalities.{name}", wrong, f"{fix}; a model folder brings no code")
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
     """All tensors of a weights file as float32 (integers stay), shared ones under each of their names."""
     try:
         with safe_open(path, "pt") as file:
             stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is not a dict)
             aliases = json.loads((file.metadata() or {}).get("aliases", "{}"))
-        return _restored(stored, aliases)
-    except (SafetensorError, OSError, ValueError, LookupError, AttributeError, RuntimeError) as error:
-        wrong = f"cannot be read ({' '.join(str(error).split())})"
-        raise InputError.at(path, "weights", wrong, "the file is truncated or not a model's; get it again") from None
+        return restored(stored, aliases)
+    except UNREADABLE as error:
+        raise unreadable(path, error) from None
 
 
-def _restored(stored: dict[str, Tensor], aliases: dict[str, str]) -> dict[str, Tensor]:
-    """The way back from `_stored`, in float32."""
+UNREADABLE = (SafetensorError, OSError, ValueError, LookupError, AttributeError, RuntimeError)
+"""What reading a weights file may raise."""
+
+
+def unreadable(path: Path, error: Exception) -> InputError:
+    """What to tell about a weights file that cannot be read."""
+    wrong = f"cannot be read ({' '.join(str(error).split())})"
+    return InputError.at(path, "weights", wrong, "the file is truncated or not a model's; get it again")
+
+
+def restored(stored: dict[str, Tensor], aliases: dict[str, str]) -> dict[str, Tensor]:
+    """The way back from `stored`, in float32."""
     state = {}
     for name, tensor in stored.items():
-        if name.endswith(_FACTOR):
+        if name.endswith(FACTOR):
             continue
-        if name + _FACTOR in stored:
-            tensor = tensor.float() * stored[name + _FACTOR].float()
+        if name + FACTOR in stored:
+            tensor = tensor.float() * stored[name + FACTOR].float()
         state[name] = tensor.float() if tensor.is_floating_point() else tensor
     return state | {name: state[same] for name, same in aliases.items()}
 
 
-def _stored(
-    state: dict[str, Tensor], dtype: torch.dtype, int8: Sequence[str]
+def stored(
+    state: dict[str, Tensor], dtype: torch.dtype, int8: Sequence[str], unchanged: Collection[str] = ()
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors as they go to disk, and the names that mean a tensor stored under another name."""
     tensors: dict[str, Tensor] = {}
@@ -198,13 +226,33 @@ def _stored(
             continue
         first_name[key] = name
         tensor = tensor.detach().cpu()
-        if tensor.dim() == 2 and any(re.search(pattern, name) for pattern in int8):
+        as_int8 = tensor.dim() == 2 and any(re.search(pattern, name) for pattern in int8)
+        if name in unchanged and tensor.is_floating_point() and not torch.equal(tensor.to(dtype).to(tensor), tensor):
+            whole = _whole_int8(tensor) if tensor.dim() == 2 else None
+            if whole is not None:
+                tensors[name], tensors[name + FACTOR] = whole
+                continue
+            if not as_int8:
+                tensors[name] = tensor.contiguous()
+                continue
+        if as_int8:
             factor = (tensor.float().abs().amax(dim=1, keepdim=True) / 127).clamp(min=1e-12)
             tensors[name] = (tensor.float() / factor).round().to(torch.int8)
-            tensors[name + _FACTOR] = factor
+            tensors[name + FACTOR] = factor
         else:
             tensors[name] = tensor.to(dtype).contiguous() if tensor.is_floating_point() else tensor.contiguous()
     return tensors, aliases
+
+
+def _whole_int8(matrix: Tensor) -> tuple[Tensor, Tensor] | None:
+    """A matrix that was stored as 8-bit integers once, as such again: integers and factors that give each value back; None if there are none."""
+    factor = (matrix.float().abs().amax(dim=1, keepdim=True) / 127).clamp(min=1e-12)
+    whole = (matrix.float() / factor).round()
+    found = torch.zeros_like(factor, dtype=torch.bool)
+    for near in (factor, *(factor.nextafter(torch.full_like(factor, end)) for end in (0.0, torch.inf))):
+        fits = (whole * near == matrix).all(dim=1, keepdim=True) & ~found
+        factor, found = torch.where(fits, near, factor), found | fits
+    return (whole.to(torch.int8), factor) if bool(found.all()) else None
 
 
 class SkipInit(TorchFunctionMode):

@@ -261,7 +261,7 @@ def test_every_problem_is_counted():
         "data",
         "smell",
         "smell",
-        "image/video/audio",
+        "text",
     ]
 
 

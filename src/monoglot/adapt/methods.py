@@ -48,12 +48,12 @@ FEW = 10
 
 
 def steps_for(rows: int) -> int:
-    """Steps for so many rows: grows with the root, so that 20 rows are gone through some 60 times and 10,000 rows 2.6 times.
+    """Steps for so many rows: grows with the root, so that 20 rows are gone through some 40 times and 10,000 rows 2 times.
 
     >>> [steps_for(rows) for rows in (5, 20, 200, 10_000, 100_000)]
-    [40, 72, 226, 1600, 5060]
+    [40, 54, 170, 1200, 3795]
     """
-    return max(40, round(16 * rows**0.5))
+    return max(40, round(12 * rows**0.5))
 
 
 def trained_parts(method: str, samples: Sequence[Sample]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What one picture, clip or sound is: its size or length, a hash of its bytes, and how a picture looks.
+"""What one picture, clip, sound or other file is: its size or length, a hash of its bytes, and how a picture looks.
 
 Media -> facts_of -> Facts
 """
@@ -14,9 +14,11 @@ import soundfile
 
 from monoglot.data.duplicates import Look, hash64, look
 from monoglot.errors import MediaError
+from monoglot.modalities import MODALITIES
 from monoglot.modalities.image import WHITE, on_background, open_with_pillow, read_picture
 from monoglot.modalities.source import open_container, open_source
 from monoglot.nouns import Media
+from monoglot.plugins import BUILT_IN
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,16 @@ class Facts:
 
 
 def facts_of(media: Media) -> Facts:
-    """Read one picture, clip or sound. Raises MediaError when that fails."""
+    """Read one media item. Raises MediaError when that fails."""
     file, name = open_source(media)
     with file:
         if media.modality == "image":
             return _picture_facts(file.read(), media, name)
         content, size = _content(file)
+        if media.modality not in BUILT_IN:
+            modality = MODALITIES[media.modality]
+            modality.prepare(media, modality.config(), 0)  # raises if it cannot be read
+            return Facts(content, size)
         seconds = _seconds_of_sound(file, media, name) if media.modality == "audio" else _seconds(file, media, name)
     return Facts(content, size, seconds=seconds)
 

@@ -18,10 +18,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from monoglot.data.lines import line_index
-from monoglot.data.rows import MEDIA_KEYS, TAR, parse_row
+from monoglot.data.rows import TAR, parse_row
 from monoglot.errors import InputError
 from monoglot.files import read_json
 from monoglot.nouns import Sample
+from monoglot.plugins import media_kinds
 
 MANIFEST, INDEX, MEDIA = "pack.json", "index.npy", "media.npy"
 """What lies beside the shards of a pack; see docs/packing.md."""
@@ -189,7 +190,7 @@ class _Shards:
         given = _decoded(raw, where, None)
         behind = int(self._index[row + 1]["media"]) if row + 1 < len(self._index) else len(self._media)
         places = self._media[first:behind].tolist()
-        named = [key for key in given if key in MEDIA_KEYS] if isinstance(given, dict) else []
+        named = [key for key in given if key in media_kinds()] if isinstance(given, dict) else []
         for key in named:
             names = given[key] if isinstance(given[key], list) else [given[key]]
             # The place spares the reader a pass over the headers of the shard; see modalities/source.py.

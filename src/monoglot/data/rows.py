@@ -13,6 +13,7 @@ import difflib
 import json
 import math
 import os
+import re
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -24,15 +25,18 @@ from typing import Any
 from monoglot.errors import InputError, MediaError
 from monoglot.files import atomic_path
 from monoglot.nouns import Box, Media, Sample
+from monoglot.plugins import BUILT_IN, HOW, media_kinds
 from monoglot.registry import unknown_name
 
-MEDIA_KEYS = ("image", "video", "audio")
-TIMED_KEYS = ("video", "audio")
+MEDIA_KEYS = tuple(BUILT_IN)
+"""Media that need no plugin; `media_kinds` has all that a row may name."""
 KNOWN_KEYS = (
     *("id", "task", *MEDIA_KEYS, "start", "end", "text", "target", "targets"),
     *("box", "box_unit", "choices", "lang", "weight"),
 )
 _KNOWN = frozenset(KNOWN_KEYS)
+_NOTES = 'inside of an object, such as {"notes": {...}}'
+_FILE_NAME = re.compile(r"[^\n]*[^\n.]\.\w{1,5}")
 TAR = "tar://"
 BOX_SLACK = 1e-6
 """A fraction may leave [0, 1] by this much (the rounding of a division) and is then clipped."""
@@ -222,9 +226,10 @@ def parse_row(
 
 def _parse(row: Mapping[str, Any], tell: _Problems, base: str, known_tasks: Any, line: int | None) -> Sample:
     """Field by field. When `tell` does not raise, the sample that comes back may only be used if nothing was told."""
-    meta = {key: value for key, value in row.items() if key not in _KNOWN}
+    kinds = media_kinds()
+    meta = {key: value for key, value in row.items() if key not in _KNOWN and key not in kinds}
     for key in meta:
-        meant = _near_miss(key)
+        meant = _near_miss(key, tuple(kinds))
         if meant:
             tell(key, "unknown key", f"did you mean {meant!r}?")
 
@@ -244,15 +249,19 @@ def _parse(row: Mapping[str, Any], tell: _Problems, base: str, known_tasks: Any,
     elif known_tasks is not None and task not in known_tasks:
         tell("task", unknown_name("task", task, known_tasks))
 
-    start, end = _window(row, tell)
-    media = _media(row, tell, base, start, end)
+    empty = not any(row.get(key) for key in (*kinds, "text"))
+    unknown = [key for key, value in meta.items() if _is_file(value, base, if_there=not empty)]
+    for key in unknown:
+        tell(key, f"names a file, but there is {unknown_name('modality', key, kinds)}", f"{HOW}; a note goes {_NOTES}")
+    start, end = _window(row, tell, kinds | dict.fromkeys(unknown, True))
+    media = _media(row, tell, base, kinds, start, end)
     text = row.get("text")
     if text is None:
         text = ""
     elif not isinstance(text, str):
         tell("text", f"is {_kind(text)}", "expected a string")
-    if not media and not text and not any(row.get(key) for key in MEDIA_KEYS):
-        tell("text", "nothing to read", "give at least one of text, image, video, audio")
+    if empty and not unknown:
+        tell("text", "nothing to read", f"give at least one of text, {', '.join(kinds)}")
 
     targets = _targets(row, tell)
     choices = _choices(row, tell)
@@ -280,7 +289,7 @@ def _parse(row: Mapping[str, Any], tell: _Problems, base: str, known_tasks: Any,
     return Sample(name, task, media, text, targets, box, choices, lang, weight, meta, where)  # type: ignore[arg-type]
 
 
-def _window(row: Mapping[str, Any], tell: _Problems) -> tuple[float | None, float | None]:
+def _window(row: Mapping[str, Any], tell: _Problems, kinds: Mapping[str, bool]) -> tuple[float | None, float | None]:
     """(start, end) in seconds."""
     if row.get("start") is None and row.get("end") is None:
         return None, None
@@ -291,8 +300,9 @@ def _window(row: Mapping[str, Any], tell: _Problems) -> tuple[float | None, floa
         if value is not None and (seconds is None or seconds < 0):
             tell(key, f"is {_kind(value)}", "expected seconds, 0 or more")
             seconds = None
-        elif value is not None and not any(row.get(timed) for timed in TIMED_KEYS):
-            tell(key, "there is no video or audio in this row", "leave it out: a picture has no time")
+        elif value is not None and not any(timed and row.get(kind) for kind, timed in kinds.items()):
+            which = " or ".join(kind for kind, timed in kinds.items() if timed)
+            tell(key, f"there is no {which} in this row", "leave it out: a picture has no time")
         window.append(seconds)
     start, end = window
     if end is not None and end <= (start or 0.0):
@@ -301,12 +311,17 @@ def _window(row: Mapping[str, Any], tell: _Problems) -> tuple[float | None, floa
 
 
 def _media(
-    row: Mapping[str, Any], tell: _Problems, base: str, start: float | None, end: float | None
+    row: Mapping[str, Any],
+    tell: _Problems,
+    base: str,
+    kinds: Mapping[str, bool],
+    start: float | None,
+    end: float | None,
 ) -> tuple[Media, ...]:
-    """Every picture, clip and sound, in the order of the row's keys."""
+    """Every picture, clip, sound and whatever else there is, in the order of the row's keys."""
     found: list[Media] = []
     for key in row:
-        if key not in MEDIA_KEYS or row[key] is None:
+        if key not in kinds or row[key] is None:
             continue
         paths = row[key] if isinstance(row[key], list) else [row[key]]
         if not paths:
@@ -318,11 +333,17 @@ def _media(
             source = _place(path, base)
             if source is None:
                 tell(key, f"{path!r} cannot be read", "expected a local file or tar://shard.tar#member")
-            elif key == "image":
-                found.append(Media(key, source))
             else:
-                found.append(Media(key, source, start, end))
+                found.append(Media(key, source, start, end) if kinds[key] else Media(key, source))
     return tuple(found)
+
+
+def _is_file(value: Any, base: str, *, if_there: bool) -> bool:
+    """True if what stands beside the format, or the first of a list, is called like a file; `if_there`: which is there."""
+    name = value[0] if isinstance(value, list) and value else value
+    if not isinstance(name, str) or len(name) > 4096 or not (name.startswith(TAR) or _FILE_NAME.fullmatch(name)):
+        return False
+    return not if_there or name.startswith(TAR) or os.path.isfile(os.path.join(base, name))
 
 
 def _place(path: str, base: str) -> str | None:
@@ -474,17 +495,18 @@ def _listed(names: tuple[str, ...], limit: int = 8) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _near_miss(key: str) -> str:
-    """The key of the format that `key` was surely meant to be, or ''.
+def _near_miss(key: str, kinds: tuple[str, ...] = ()) -> str:
+    """The key of the format, or the kind of media, that `key` was surely meant to be, or ''.
 
     >>> [_near_miss(key) for key in ("traget", "Image", "boxes", "txt", "speaker", "image_id", "mask", "idx")]
     ['target', 'image', 'box', 'text', '', '', '', '']
     """
     plain = key.strip().lower().replace("-", "_")
-    for known in KNOWN_KEYS:
+    keys = dict.fromkeys((*KNOWN_KEYS, *kinds))
+    for known in keys:
         if plain in (known, known + "s", known + "es") or (len(known) > 3 and sorted(plain) == sorted(known)):
             return known
-    near = difflib.get_close_matches(plain, [known for known in KNOWN_KEYS if len(known) > 3], n=1, cutoff=NEAR_MISS)
+    near = difflib.get_close_matches(plain, [known for known in keys if len(known) > 3], n=1, cutoff=NEAR_MISS)
     return near[0] if near else ""
 
 
@@ -504,7 +526,7 @@ class RowsReport:
     tasks: Counter[str] = field(default_factory=Counter)
     """Good rows by task."""
     modalities: Counter[str] = field(default_factory=Counter)
-    """Good rows that hold a picture, a video, an audio, a text: a row counts once in each that it holds."""
+    """Good rows that hold a picture, a video, an audio, a text ...: a row counts once in each that it holds."""
     without_target: int = 0
     """Good rows that can be answered but neither trained on nor scored: no target and no box."""
     extra_keys: Counter[str] = field(default_factory=Counter)
@@ -618,10 +640,11 @@ def sample_to_row(sample: Sample, *, base: str | os.PathLike[str] | None = None)
             raise InputError.at(where, item.modality, "stands in two places", "a row keeps one modality together")
         last = item.modality
         row.setdefault(item.modality, []).append(_unplace(os.fspath(item.source), base))
-    for key in MEDIA_KEYS:
-        if len(row.get(key, ())) == 1:
+    kinds = media_kinds()
+    for key in {item.modality for item in sample.media}:
+        if len(row[key]) == 1:
             row[key] = row[key][0]
-    windows = {(item.start, item.end) for item in sample.media if item.modality in TIMED_KEYS}
+    windows = {(item.start, item.end) for item in sample.media if kinds.get(item.modality)}
     if len(windows) > 1:
         raise InputError.at(where, "start", "the media have different windows", "a row has one start and one end")
     for start, end in windows:

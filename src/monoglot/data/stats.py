@@ -26,9 +26,9 @@ import numpy as np
 from monoglot.data.duplicates import DISTANCE, PALETTE, count_ones, hash64, near_pairs, same_colours
 from monoglot.data.facts import Facts, facts_of
 from monoglot.data.rowfile import RowFile
-from monoglot.data.rows import MEDIA_KEYS
 from monoglot.errors import InputError
 from monoglot.nouns import Media, Sample
+from monoglot.plugins import BUILT_IN, media_kinds
 
 T = TypeVar("T")
 Track = Callable[[Iterable[T], str, int], Iterable[T]]
@@ -116,6 +116,8 @@ class Columns:
 
     def __init__(self, files: list[RowFile]):
         self.files = files
+        self.kinds = list(media_kinds())
+        """Of media; `columns["modality"]` are places in it."""
         self.bad = [0] * len(files)
         """Rows of each file that are no samples."""
         self.problems: list[str] = []
@@ -159,7 +161,7 @@ class Columns:
         for name, value in row.items():
             self._kept[name].append(value)
         for item in sample.media:
-            self._kept["modality"].append(MEDIA_KEYS.index(item.modality))
+            self._kept["modality"].append(self.kinds.index(item.modality))
             self._kept["source"].append(hash64(item.modality, os.path.abspath(item.source)))
 
     @cached_property
@@ -262,11 +264,11 @@ class Examined:
         return self.identity[self.of_item]
 
     def kind(self, columns: Columns) -> np.ndarray:
-        """uint8[U]: place of the modality in MEDIA_KEYS."""
+        """uint8[U]: place of the modality among the columns' kinds."""
         return columns["modality"][self.first]
 
     def kinds(self, columns: Columns) -> list[str]:
-        return [MEDIA_KEYS[number] for number in np.unique(self.kind(columns))]
+        return [columns.kinds[number] for number in np.unique(self.kind(columns))]
 
 
 def examine(columns: Columns, limit: int | None, track: Track) -> Examined:
@@ -327,7 +329,7 @@ def _in_turn(pool: ThreadPoolExecutor, read: Callable[[int], T], wanted: np.ndar
 
 def about_media(columns: Columns, media: Examined, kind: str) -> dict[str, Any]:
     """Numbers of one modality."""
-    number = MEDIA_KEYS.index(kind)
+    number = columns.kinds.index(kind)
     of_kind = media.kind(columns) == number
     mine = of_kind[media.chosen]
     facts = {name: values[mine] for name, values in media.facts.items()}
@@ -351,7 +353,7 @@ def about_media(columns: Columns, media: Examined, kind: str) -> dict[str, Any]:
             "height": spread(facts["height"]),
             "plain": int(facts["plain"].sum()),
         }
-    else:
+    elif kind in BUILT_IN:
         found["seconds"] = spread(facts["seconds"])
     return found
 
@@ -377,7 +379,7 @@ class NearCopies:
 
     @classmethod
     def find(cls, columns: Columns, media: Examined, distance: int) -> NearCopies:
-        pictures = media.kind(columns)[media.chosen] == MEDIA_KEYS.index("image")
+        pictures = media.kind(columns)[media.chosen] == columns.kinds.index("image")
         plain = len(np.unique(media.facts["content"][pictures & media.facts["plain"]]))
         compared = np.flatnonzero(pictures & ~media.facts["plain"])
         contents, first = np.unique(media.facts["content"][compared], return_index=True)

@@ -13,9 +13,9 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from monoglot.data.rows import MEDIA_KEYS
 from monoglot.data.stats import report as make_report
 from monoglot.errors import InputError
+from monoglot.plugins import media_kinds
 
 SHARES = ("min", "p50", "p90", "p99", "max")
 
@@ -81,11 +81,12 @@ def _shortest(path: str, paths: list[str]) -> str:
 
 
 def _rows(report: dict[str, Any]) -> Table:
-    table = _table("Rows, by task and what they hold", "file", "task", "rows", *MEDIA_KEYS, "text", "target", left=2)
+    shown = ("rows", *media_kinds(), "text", "target")
+    table = _table("Rows, by task and what they hold", "file", "task", *shown, left=2)
     names = _names(report)
     for file in report["files"]:
         for task, kinds in sorted(file["tasks"].items()):
-            counts = (kinds.get(kind, 0) for kind in ("rows", *MEDIA_KEYS, "text", "target"))
+            counts = (kinds.get(kind, 0) for kind in shown)
             table.add_row(escape(names[file["file"]]), escape(task), *map(_count, counts))
         if file["bad"]:
             table.add_row(escape(names[file["file"]]), "[red]no samples[/]", _count(file["bad"]))

@@ -35,12 +35,14 @@ from monoglot.model.features import features
 from monoglot.model.head import Head, pooled
 from monoglot.model.unified import Memory, UnifiedModel
 from monoglot.nouns import Candidate, Media, Prediction, Sample
+from monoglot.plugins import HOW, media_kinds
 from monoglot.registry import unknown_name
 from monoglot.store import load_model, model_folder
 from monoglot.tasks import TASKS, Task
 from monoglot.text.tokenizer import Tokenizer
 from monoglot.text.vocabulary import EOS
 
+_ARGUMENTS = ("task", "text", "choices", "box", "lang")
 _WINDOW = 16  # batches that are read ahead, so that rows of equal shape can run together
 
 
@@ -142,6 +144,7 @@ class Predictor:
         choices: Sequence[str] = (),
         box: Sequence[float] | None = None,
         lang: str = "en",
+        **media: Any,
     ) -> Prediction:
         """Answer one question.
 
@@ -151,15 +154,19 @@ class Predictor:
             text: the question, phrase or document.
             choices: limits the answer to these.
             box: x0 y0 x1 y1 as fractions, for region_caption.
+            media: any other kind of media by the name under which it is registered, as image, video and audio.
 
         Raises:
             InputError: something given is wrong; nothing is answered.
         """
-        media = [
-            (name, given) for name, given in (("image", image), ("video", video), ("audio", audio)) if given is not None
-        ]
+        for name in media:
+            if name not in media_kinds():
+                raise InputError(f"{unknown_name('argument or modality', name, (*_ARGUMENTS, *media_kinds()))}; {HOW}")
+        media = {"image": image, "video": video, "audio": audio, **media}
         items = tuple(
-            Media(name, item) for name, given in media for item in (given if isinstance(given, list) else [given])
+            Media(name, item)
+            for name, given in media.items()
+            for item in (given if isinstance(given, list) else [] if given is None else [given])
         )
         corners: Any = None if box is None else tuple(box)  # the task checks them
         sample = Sample("1", task, items, text, box=corners, choices=tuple(choices), lang=lang, where=f"task {task}")

@@ -40,8 +40,8 @@ def evaluate_files(
         InputError: a file cannot be read, has no rows, or a row is wrong or lacks its answer; told before the model is loaded.
             A run that is stopped prints and writes the scores of the files that are done.
     """
-    labels = _labels(data)
-    sets = [_spread(list(read_rows(path, known_tasks=TASKS)), limit) for path in data]
+    labels = labels_of(data)
+    sets = [spread(list(read_rows(path, known_tasks=TASKS)), limit) for path in data]
     for path, samples in zip(data, sets):
         if not samples:
             raise InputError.at(path, "", "has no rows", "evaluation needs at least one")
@@ -81,17 +81,17 @@ def evaluate_files(
     return results
 
 
-def _labels(data: Sequence[Path]) -> list[str]:
+def labels_of(data: Sequence[Path], field: str = "--data") -> list[str]:
     """A name for each file; InputError for a file that is given twice."""
     stems = [path.stem for path in data]
     labels = [s if stems.count(s) == 1 else f"{path.resolve().parent.name}.{s}" for path, s in zip(data, stems)]
     for path, label in zip(data, labels):
         if labels.count(label) > 1:
-            raise InputError.at(path, "--data", f"two files would be called {label!r}", "give each once, or rename one")
+            raise InputError.at(path, field, f"two files would be called {label!r}", "give each once, or rename one")
     return labels
 
 
-def _spread(samples: list[Sample], limit: int | None) -> list[Sample]:
+def spread(samples: list[Sample], limit: int | None) -> list[Sample]:
     """At most `limit` samples, evenly over the file: its first rows are often of one kind."""
     if limit is None or limit >= len(samples):
         return samples

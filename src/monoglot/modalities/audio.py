@@ -493,5 +493,6 @@ def _cnn14(config: AudioConfig) -> cnn14.Cnn14:
 
 ENCODERS: dict[str, Callable[[Any], Encoder]] = {"whisper": WhisperEncoder, "cnn14": _cnn14}
 AUDIO = MODALITIES.add(
-    "audio", Modality(name="audio", config=AudioConfig, prepare=prepare, grid=grid, encoders=ENCODERS)
+    "audio",
+    Modality("audio", AudioConfig, prepare, grid, ENCODERS, timed=True),
 )

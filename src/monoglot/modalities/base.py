@@ -18,6 +18,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
+from monoglot import plugins
 from monoglot.nouns import Media
 from monoglot.registry import Registry
 
@@ -63,7 +64,7 @@ class Modality:
     `config` is the pydantic model of its settings. `prepare(media, config, variant)` reads one item into a compact
     array; variant 0 is the plain reading, variant k > 0 the k-th augmented copy (same media and k: same result).
     `grid(item, config)` says how many tokens it will be. `encoders` are the networks that a configuration can name,
-    each built from the config.
+    each built from the config. `timed`: `start` and `end` of a row cut a window out of it, in seconds.
     """
 
     name: str
@@ -71,9 +72,10 @@ class Modality:
     prepare: Callable[[Media, Any, int], np.ndarray]
     grid: Callable[[np.ndarray | Tensor, Any], Grid]
     encoders: Mapping[str, Callable[[Any], Encoder]]
+    timed: bool = False
 
 
-MODALITIES: Registry[Modality] = Registry("modality")
+MODALITIES: Registry[Modality] = plugins.MODALITIES
 
 
 PUBLISHED = (

@@ -455,5 +455,6 @@ def _resnext(config: VideoConfig) -> ResNeXt3D:
 
 ENCODERS: dict[str, Callable[[Any], Encoder]] = {"lite0": Lite0Video, "resnext101_3d": _resnext}
 VIDEO = MODALITIES.add(
-    "video", Modality(name="video", config=VideoConfig, prepare=prepare, grid=grid, encoders=ENCODERS)
+    "video",
+    Modality("video", VideoConfig, prepare, grid, ENCODERS, timed=True),
 )

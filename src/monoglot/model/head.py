@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -21,16 +21,20 @@ from monoglot.data.collate import Batch
 from monoglot.data.features import FeatureCache
 from monoglot.data.prepare import Example, Preparer
 from monoglot.errors import InputError
+from monoglot.modalities.base import Encoder
 from monoglot.model.features import features as media_features
 from monoglot.model.unified import Memory, UnifiedModel
 from monoglot.nouns import Sample
 
+METHODS = ("nearest class mean", "ridge")
 MAX_BYTES = 5_000_000
-"""Of a head's tensors in float16."""
-STRENGTHS = tuple(10 ** (power / 2) for power in range(-8, 1))
+"""Of a head's tensors as they are stored."""
+STRENGTHS = tuple(10 ** (power / 2) for power in range(-6, 1))
 """Ridge penalties that are tried, as shares of the rows' summed weights: rows have length one, so 1 is as strong as all of them."""
-DEFAULT_TEMPERATURE = 0.1
+DEFAULT_TEMPERATURE = 0.5
 """Of cosines, where there are too few rows to fit one; see benchmarks/head_features.py."""
+CLEARLY = 2.0
+"""Standard errors that nearest class mean must be ahead of ridge: where it is not, ridge does better (same page)."""
 FEWEST_ROWS = 8
 """Rows that must have an answer when left out, for a temperature to be fitted and a method to be chosen."""
 MEMORY = "memory"
@@ -43,7 +47,6 @@ POOLS: dict[str, Callable[[Tensor], Tensor]] = {
 """float[L, K] -> float[K]"""
 _WINDOW = 16  # batches that are read ahead, so that rows of equal shape can run together
 _HALF_MAX = torch.finfo(torch.float16).max
-_MEAN_DIGITS = 1e-3  # a feature that varies by less than this share of its mean is constant, to float16
 
 Blocks = Mapping[str, int]
 """Features in their order: `image.mean`, `memory.mean`, ... -> how many."""
@@ -53,11 +56,18 @@ Blocks = Mapping[str, int]
 
 
 def blocks_of(model: UnifiedModel, samples: Sequence[Sample], pools: Sequence[str] = ("mean",)) -> dict[str, int]:
-    """The blocks of features for such rows: what each encoder says of their media, and what the unified encoder says."""
+    """The blocks of features for such rows: what each encoder says of their media.
+
+    What the unified encoder says joins where that is not all: rows differ in what they ask, or have no media, or several
+    in an order. Elsewhere it takes twice the time and helps no more than it hurts (benchmarks/head_features.py).
+    """
     seen = {media.modality for sample in samples for media in sample.media}
     names = [name for name in model.config.modalities if name in seen]
-    blocks = {f"{name}.{pool}": int(model.encoders[name].channels) for name in names for pool in pools}
-    return blocks | {f"{MEMORY}.mean": model.config.width}
+    blocks = {f"{name}.{pool}": cast(Encoder, model.encoders[name]).channels for name in names for pool in pools}
+    questions = {(sample.task, sample.text, sample.box, sample.lang) for sample in samples}
+    if len(questions) > 1 or any(len(sample.media) != 1 for sample in samples):
+        blocks[f"{MEMORY}.mean"] = model.config.width
+    return blocks
 
 
 def features(
@@ -70,7 +80,7 @@ def features(
     batch_size: int = 16,
     on_error: Callable[[int, InputError], None] | None = None,
 ) -> tuple[Tensor, list[int]]:
-    """What the frozen model says of rows, pooled. Answers of rows are not read.
+    """What the frozen model, put in eval mode, says of rows, pooled. Answers of rows are not read.
 
     Args:
         blocks: as in `blocks_of(model, samples)`, which it is when not given; rows to be answered need the head's blocks.
@@ -82,7 +92,6 @@ def features(
     """
     blocks = blocks_of(model, samples) if blocks is None else blocks
     found: dict[int, Tensor] = {}
-    training = model.training
     model.eval()
     for first in range(0, len(samples), _WINDOW * batch_size):
         examples: list[tuple[int, Example]] = []
@@ -98,7 +107,6 @@ def features(
             batch = preparer.collate([example for _, example in part]).to(model.words.weight.device)
             encoded, memory = encode(model, batch, blocks, cache)
             found.update(zip([index for index, _ in part], pooled(batch, encoded, memory, blocks)))
-    model.train(training)
     read = sorted(found)
     return torch.stack([found[index] for index in read]) if read else torch.zeros(0, sum(blocks.values())), read
 
@@ -140,7 +148,7 @@ def pooled(batch: Batch, encoded: dict[str, list[Tensor]], memory: Memory | None
 
 @dataclass(frozen=True)
 class Head:
-    """A linear classifier of pooled features. Its numbers are those that float16 has, so that storing it changes no answer."""
+    """A linear classifier of pooled features. Its weights are numbers that float16 has, so that storing it changes no answer."""
 
     kind: str
     """`nearest class mean` or `ridge`."""
@@ -149,11 +157,11 @@ class Head:
     mean: Tensor
     """float32[F]"""
     gain: Tensor
-    """float32[F]: 1 / (spread of the feature, square root of its block's size); 0 for what never changed."""
+    """float32[F]: 1 / (spread, square root of the block's size), the spread being taken half way to its block's; see `_statistics`."""
     weights: Tensor
-    """float32[C, F]"""
+    """float32[C, F], stored as float16"""
     bias: Tensor
-    """float32[C]; -inf for a class without rows, which is never answered."""
+    """float32[C], stored as float16; -inf for a class without rows, which is never answered."""
     temperature: float
     why: str
     """Which method was chosen, and what rows that were left out said of it."""
@@ -167,8 +175,8 @@ class Head:
         return (self.scores(x) / self.temperature).softmax(dim=1)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors in float16 and settings for a JSON file; `from_state` is the way back."""
-        tensors = {name: getattr(self, name).half() for name in ("mean", "gain", "weights", "bias")}
+        """Tensors (what is large in float16) and settings for a JSON file; `from_state` is the way back."""
+        tensors = {"mean": self.mean, "gain": self.gain, "weights": self.weights.half(), "bias": self.bias.half()}
         names = ("kind", "temperature", "why")
         return tensors, {"classes": list(self.classes), "blocks": self.blocks} | {n: getattr(self, n) for n in names}
 
@@ -176,19 +184,26 @@ class Head:
     def from_state(cls, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> Head:
         """Raises ValueError when the two do not fit together."""
         try:
-            blocks, classes = dict(settings["blocks"]), tuple(settings["classes"])
-            parts = {name: tensors[name].float() for name in ("mean", "gain", "weights", "bias")}
-            rest = {name: settings[name] for name in ("kind", "temperature", "why")}
+            head = cls(
+                kind=settings["kind"],
+                classes=tuple(settings["classes"]),
+                blocks=dict(settings["blocks"]),
+                mean=tensors["mean"].float(),
+                gain=tensors["gain"].float(),
+                weights=tensors["weights"].float(),
+                bias=tensors["bias"].float(),
+                temperature=settings["temperature"],
+                why=settings["why"],
+            )
         except KeyError as error:
             raise ValueError(f"a head without {error}") from None
-        width = sum(blocks.values())
-        wanted = {"mean": [width], "gain": [width], "weights": [len(classes), width], "bias": [len(classes)]}
+        classes, width = len(head.classes), sum(head.blocks.values())
+        wanted = {"mean": [width], "gain": [width], "weights": [classes, width], "bias": [classes]}
         for name, shape in wanted.items():
-            if list(parts[name].shape) != shape:
-                raise ValueError(f"{name} of a head is {list(parts[name].shape)}, expected {shape}")
-        mean, gain, weights, bias = parts.values()
-        kind, temperature, why = str(rest["kind"]), float(rest["temperature"]), str(rest["why"])
-        return cls(kind, classes, blocks, mean, gain, weights, bias, temperature, why)
+            found = list(getattr(head, name).shape)
+            if found != shape:
+                raise ValueError(f"{name} of a head is {found}, expected {shape}")
+        return head
 
 
 def _standard(x: Tensor, mean: Tensor, gain: Tensor, blocks: Blocks) -> Tensor:
@@ -217,11 +232,13 @@ def fit_head(
     classes: Sequence[str] | None = None,
     groups: Sequence[str] | None = None,
     blocks: Blocks | None = None,
+    methods: Sequence[str] = METHODS,
 ) -> Head:
-    """The better of nearest class mean and ridge regression, by the answers for rows that were left out.
+    """Ridge regression of the best strength, or nearest class mean where that is clearly better, by the answers for rows that were left out.
 
-    Nearest class mean: cosine of a row and the mean of a class (Mensink et al., 2012, arXiv 1206.?). Ridge: least squares on 1 for
-    a row's class and 0 for the others, classes counting alike, with an intercept.
+    Nearest class mean: cosine of a row and the mean of a class. Ridge: least squares on 1 for a row's class and 0 for the others,
+    classes counting alike, with an intercept. With one row a class nothing can be left out, so it is the nearest class mean. Only the
+    means and gains of features, which know no label, are those of all rows; and what `why` tells is of the best of several.
 
     Args:
         x: float[N, F], from `features`.
@@ -229,6 +246,7 @@ def fit_head(
         classes: all answers there may be, in their order; by default those in `labels`, sorted.
         groups: of each row; rows of one group are left out together. With fewer than two groups each row is left out alone.
         blocks: how x is divided; by default one block.
+        methods: those that may be chosen.
 
     Raises:
         ValueError: lengths that do not fit, values that are not numbers, a label that is no class, fewer than two classes with rows.
@@ -241,46 +259,39 @@ def fit_head(
     """
     x = x.float()
     names = tuple(sorted(set(labels))) if classes is None else tuple(classes)
-    blocks = {"all": x.shape[1]} if blocks is None else dict(blocks)
-    y = _class_numbers(x, labels, names)
-    _check_size(names, x.shape[1])
+    blocks = {"all": x.shape[-1]} if blocks is None else dict(blocks)
+    groups = [str(row) for row in range(len(x))] if groups is None or len(set(groups)) < 2 else groups
+    _check(x, labels, names, groups, blocks, methods)
+    y = torch.tensor([names.index(label) for label in labels])
     mean, gain = _statistics(x, blocks)
     z = _standard(x, mean, gain, blocks).double()
-    if groups is None or len(set(groups)) < 2:
-        groups = [str(row) for row in range(len(x))]
-    if len(groups) != len(x):
-        raise ValueError(f"{len(groups)} groups for {len(x)} rows")
     members = _members(groups)
     left = _left(y, len(names), members)
-    counted = left[torch.arange(len(y)), y]
-    candidates = [_Candidate("nearest class mean", *_nearest_mean(z, y, len(names), members))]
-    if int(counted.sum()) >= FEWEST_ROWS:
+    counted = left[torch.arange(len(y)), y]  # a row whose class is gone with its group proves nothing
+    candidates = [_nearest_mean(z, y, len(names), members)] if METHODS[0] in methods else []
+    if METHODS[1] in methods and (not candidates or int(counted.sum()) >= FEWEST_ROWS):
         candidates += _ridges(z, y, len(names), members)
-    judged = [(_judge(c.left_out[counted], left[counted], y[counted]), c) for c in candidates]
-    (accuracy, _, temperature), best = max(judged, key=lambda pair: pair[0][:2])
-    weights, bias = best.fit()
+    best = _best([_judge(candidate, y, left, counted) for candidate in candidates])
+    weights, bias = best.candidate.fit()
     absent = torch.bincount(y, minlength=len(names)) == 0
-    why = f"{best.name}: "
-    if counted.any():
-        unit = "row" if len(members) == len(y) else "group"
-        why += f"{accuracy:.1%} of {int(counted.sum())} rows right when their {unit} is left out"
-    else:
-        why += "no class has rows left when one is left out"
+    unit = "row" if len(members) == len(y) else "group"
+    told = f"{best.accuracy:.1%} of {int(counted.sum())} rows right when their {unit} is left out"
     return Head(
-        best.name.partition(",")[0],
+        best.candidate.method,
         names,
         blocks,
         mean,
         gain,
         _half(weights),
         _half(bias).masked_fill(absent, float("-inf")),
-        temperature,
-        why,
+        best.temperature,
+        f"{best.candidate.name}: {told if counted.any() else 'no class has rows left when one is left out'}",
     )
 
 
 @dataclass(frozen=True)
 class _Candidate:
+    method: str
     name: str
     left_out: Tensor
     """float64[N, C]: scores of each row by what is learned without its group."""
@@ -288,10 +299,23 @@ class _Candidate:
     """Weights [C, F] and bias [C] from all rows."""
 
 
-def _nearest_mean(
-    z: Tensor, y: Tensor, classes: int, members: list[Tensor]
-) -> tuple[Tensor, Callable[[], tuple[Tensor, Tensor]]]:
-    """Cosines with class means: for left-out rows, and how to learn from all."""
+@dataclass(frozen=True)
+class _Judged:
+    candidate: _Candidate
+    right: Tensor
+    """float64[n]: of the left-out rows that count, 1 where the answer is right."""
+    likelihood: float
+    """Mean of log-probabilities of their classes."""
+    temperature: float
+    """The likeliest."""
+
+    @property
+    def accuracy(self) -> float:
+        return float(self.right.mean()) if len(self.right) else 0.0
+
+
+def _nearest_mean(z: Tensor, y: Tensor, classes: int, members: list[Tensor]) -> _Candidate:
+    """Cosines with class means."""
     one_hot = F.one_hot(y, classes).to(z.dtype)
     sums = one_hot.T @ z
     means = F.normalize(sums, dim=1)
@@ -300,7 +324,7 @@ def _nearest_mean(
         here = y[rows].unique()
         rest = sums[here] - one_hot[rows][:, here].T @ z[rows]
         scores[rows[:, None], here] = z[rows] @ F.normalize(rest, dim=1).T
-    return scores, lambda: (means, means.new_zeros(classes))
+    return _Candidate(METHODS[0], METHODS[0], scores, lambda: (means, means.new_zeros(classes)))
 
 
 def _ridges(z: Tensor, y: Tensor, classes: int, members: list[Tensor]) -> list[_Candidate]:
@@ -308,7 +332,7 @@ def _ridges(z: Tensor, y: Tensor, classes: int, members: list[Tensor]) -> list[_
 
     With rows and targets times the square root of their weights, and all but the constant part of the rows in A = U E^(1/2) V', the hat
     matrix is H = q q' + U diag(E / (E + penalty)) U', q the constant's direction. Residuals of rows G that were left out are
-    (I - H_GG)^-1 times their residuals (Cook & Weisberg 1982, section 3; one row: Allen's PRESS, 1974).
+    (I - H_GG)^-1 times their residuals (Cook & Weisberg 1982, chapter 3; one row: Allen's PRESS, 1974); weights stay as they were.
     """
     one_hot = F.one_hot(y, classes).to(z.dtype)
     count = one_hot.sum(0)
@@ -339,7 +363,7 @@ def _ridges(z: Tensor, y: Tensor, classes: int, members: list[Tensor]) -> list[_
             weights = (u @ (rest / (e + penalty)[:, None])).T @ a
             return weights, (shares - centre @ weights.T)[0]
 
-        return _Candidate(f"ridge, penalty {strength:.2g}", (targets - outer) / root, fit)
+        return _Candidate(METHODS[1], f"{METHODS[1]}, penalty {strength:.2g}", (targets - outer) / root, fit)
 
     return [candidate(strength) for strength in STRENGTHS]
 
@@ -355,21 +379,33 @@ def _spectrum(a: Tensor) -> tuple[Tensor, Tensor]:
     return a @ v[:, kept] / e[kept].sqrt(), e[kept]
 
 
-def _judge(scores: Tensor, left: Tensor, y: Tensor) -> tuple[float, float, float]:
-    """Of left-out rows: share that is right, mean log-likelihood of their classes at the best temperature, that temperature."""
-    if not len(y):
-        return 0.0, 0.0, DEFAULT_TEMPERATURE
-    scores = scores.masked_fill(~left, float("-inf"))
+def _judge(candidate: _Candidate, y: Tensor, left: Tensor, counted: Tensor) -> _Judged:
+    """What left-out rows say of a candidate; those of `counted`, and classes only where they are `left`."""
+    y, left = y[counted], left[counted]
+    scores = candidate.left_out[counted].masked_fill(~left, float("-inf"))
     temperature = _temperature(scores, left, y) if len(y) >= FEWEST_ROWS else DEFAULT_TEMPERATURE
-    likelihood = -F.cross_entropy(scores / temperature, y)
-    return float((scores.argmax(1) == y).double().mean()), float(likelihood), temperature
+    likelihood = -float(F.cross_entropy(scores / temperature, y)) if len(y) else 0.0
+    return _Judged(candidate, (scores.argmax(1) == y).double(), likelihood, temperature)
+
+
+def _best(judged: list[_Judged]) -> _Judged:
+    """The ridge that answers best, the likelier of equals; nearest class mean only where it is clearly ahead, or alone."""
+    ridges = [j for j in judged if j.candidate.method != METHODS[0]]
+    if not ridges:
+        return judged[0]
+    ridge = max(ridges, key=lambda j: (j.accuracy, j.likelihood))
+    if len(ridges) == len(judged):
+        return ridge
+    lead = judged[0].right - ridge.right
+    return judged[0] if float(lead.mean()) > CLEARLY * float(lead.std() / len(lead) ** 0.5) else ridge
 
 
 def _temperature(scores: Tensor, left: Tensor, y: Tensor) -> float:
     """The likeliest temperature in [0.001, 10], when n rows prove no more than (n + 1) / (n + C).
 
-    Targets are those of Platt (1999, section 2.2), for C classes. The loss is convex in 1 / temperature, so its slope (mean score under
-    the softmax less that under the targets) has one zero, which is bisected.
+    Temperature scaling (Guo et al., arXiv 1706.04599) with the targets of Platt (1999), here for C classes. The loss is
+    convex in 1 / temperature, so its slope (mean score under the softmax less that under the targets) has one zero,
+    which is bisected.
     """
     n, classes = len(y), left.sum(1)
     finite = scores.masked_fill(~left, 0.0)
@@ -383,16 +419,21 @@ def _temperature(scores: Tensor, left: Tensor, y: Tensor) -> float:
 
 
 def _statistics(x: Tensor, blocks: Blocks) -> tuple[Tensor, Tensor]:
-    """Mean and gain of each feature, [F], over the rows that have its block."""
+    """Mean and gain of each feature, float32[F], over the rows that have its block.
+
+    With these gains blocks have much the same mean square, so that none drowns another.
+    """
     if not bool(x.isfinite().all()):
         raise ValueError(f"features of row {int((~x.isfinite()).any(1).nonzero()[0])} hold values that are not numbers")
     here = _present(x, blocks)
     count = here.sum(0).clamp(min=1)
-    mean = _half((x * here).double().sum(0) / count)
-    spread = (((x - mean) * here).double().square().sum(0) / count).sqrt()
-    room = torch.cat([torch.full((width,), float(width)) for width in blocks.values()]).sqrt()
-    gain = 1 / (spread * room)
-    return mean, _half(gain.masked_fill(spread <= _MEAN_DIGITS * mean.abs(), 0.0))
+    mean = ((x * here).double().sum(0) / count).float()
+    variances = ((x - mean) * here).double().square().sum(0) / count
+    gains = []
+    for part in variances.split(list(blocks.values())):
+        towards = (part + part.mean()) / 2  # a feature that hardly varies is noise more often than it is news
+        gains.append(torch.where(towards > 0, 1 / (towards * len(part)).sqrt(), 0.0))
+    return mean, torch.cat(gains).float()
 
 
 def _half(x: Tensor) -> Tensor:
@@ -400,23 +441,35 @@ def _half(x: Tensor) -> Tensor:
     return x.clamp(-_HALF_MAX, _HALF_MAX).half().float()
 
 
-def _class_numbers(x: Tensor, labels: Sequence[str], classes: tuple[str, ...]) -> Tensor:
-    """int64[N]"""
+def _check(
+    x: Tensor,
+    labels: Sequence[str],
+    classes: Sequence[str],
+    groups: Sequence[str],
+    blocks: Blocks,
+    methods: Sequence[str],
+) -> None:
     if x.dim() != 2 or len(x) != len(labels):
         raise ValueError(f"features are {list(x.shape)} for {len(labels)} labels, expected [rows, features]")
-    number = {name: index for index, name in enumerate(classes)}
-    unknown = sorted(set(labels) - set(number))
+    if sum(blocks.values()) != x.shape[1]:
+        raise ValueError(f"blocks of {sum(blocks.values())} features in all, but rows have {x.shape[1]}")
+    if len(groups) != len(x):
+        raise ValueError(f"{len(groups)} groups for {len(x)} rows")
+    unknown = sorted(set(labels) - set(classes))
     if unknown:
         raise ValueError(f"label {unknown[0]!r} is none of the classes")
+    twice = [name for name in classes if classes.count(name) > 1]
+    if twice:
+        raise ValueError(f"{twice[0]!r} is twice among the classes")
     if len(set(labels)) < 2:
         raise ValueError(f"rows of {len(set(labels))} class; a head needs at least two")
-    return torch.tensor([number[label] for label in labels])
-
-
-def _check_size(classes: tuple[str, ...], width: int) -> None:
-    size = 2 * (len(classes) + 2) * width + 2 * len(classes)
+    if not methods or set(methods) - set(METHODS):
+        raise ValueError(f"methods are {list(methods)}, expected some of {list(METHODS)}")
+    size = 2 * len(classes) * (x.shape[1] + 1) + 8 * x.shape[1]
     if size > MAX_BYTES:
-        wrong = f"{len(classes)} answers of {width} features take {size / 1e6:.1f} MB, more than {MAX_BYTES / 1e6:g}"
+        wrong = (
+            f"{len(classes)} answers of {x.shape[1]} features take {size / 1e6:.1f} MB, more than {MAX_BYTES / 1e6:g}"
+        )
         raise InputError.at("head", "classes", wrong, "use the method 'lora', or fewer answers")
 
 

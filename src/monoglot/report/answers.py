@@ -198,7 +198,7 @@ def truth_of(sample: Sample) -> str:
 
 
 def views(sample: Sample, prediction: Prediction) -> list[View]:
-    """Each media item of the row; those that cannot be read are left out."""
+    """Each picture, clip and sound of the row; those that cannot be read are left out."""
     shown = []
     for number, media in enumerate(sample.media, start=1):
         which = f" {number}" if len(sample.media) > 1 else ""
@@ -208,7 +208,7 @@ def views(sample: Sample, prediction: Prediction) -> list[View]:
                 shown.append(View(figures.picture(media, alt), regions(sample, prediction), alt=alt))
             elif media.modality == "video":
                 shown.append(View(frames=tuple(figures.frames(media)), alt=alt))
-            else:
+            elif media.modality == "audio":
                 shown.append(View(sound=figures.sound(media, alt), alt=alt))
         except InputError:
             continue

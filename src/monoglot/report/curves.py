@@ -68,7 +68,7 @@ def losses(history: History) -> Picture | None:
         dots: dict[str, Any] = {"marker": "o", "markersize": 3} if len(looks) <= 40 else {}
         (held,) = axes.plot(looks.steps, looks.values, color=HELD_OUT, linewidth=1.4, **dots)
         _limits(axes, series, smooth, looks)
-        axes.set_title(_short(name), fontsize=9, loc="left", pad=4)
+        axes.set_title(short(name), fontsize=9, loc="left", pad=4)
     figure.legend(
         (single, mean, held),
         ("training, single steps", "training, running mean", "held out"),
@@ -191,7 +191,7 @@ def conflicts(history: History) -> Picture | None:
     np.fill_diagonal(cosines, np.nan)
     most = max(OPPOSED, float(np.nanmax(np.abs(cosines), initial=0.0)))
     figure = _heat(cosines, names, "cosine", cmap="RdBu", low=-most, high=most, square=True)
-    figure.axes[0].set_xticks(range(len(names)), [_short(name) for name in names], rotation=90)
+    figure.axes[0].set_xticks(range(len(names)), [short(name) for name in names], rotation=90)
     return _picture(figure, f"Cosines between the gradients of {len(names)} data sets")
 
 
@@ -243,7 +243,7 @@ def _heat(
     from matplotlib.figure import Figure
 
     rows, columns = cells.shape
-    left = 0.2 + 0.075 * max(len(_short(name)) for name in names)
+    left = 0.2 + 0.075 * max(len(short(name)) for name in names)
     cell = min(0.5, 0.7 * WIDTH / rows) if square else 0.25
     across = cell * rows if square else min(WIDTH - left - 1.0, 0.55 * columns)
     below = left - 0.05 if square else 0.28
@@ -253,7 +253,7 @@ def _heat(
     place = (left / width, below / height, across / width, down / height)
     axes = figure.add_axes(place)
     image = axes.imshow(cells, aspect="auto", interpolation="nearest", cmap=cmap, vmin=low, vmax=high)
-    axes.set_yticks(range(rows), [_short(name) for name in names])
+    axes.set_yticks(range(rows), [short(name) for name in names])
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     tall = min(down, 2.2)
@@ -294,9 +294,9 @@ def _legend(axes: Axes, own: dict[str, str], shown: Iterable[str]) -> None:
 
     shown = list(shown)
     grey = [name for name in shown if own[name] == GREY]
-    entries = [Patch(color=own[name], label=_short(name)) for name in shown if own[name] != GREY]
+    entries = [Patch(color=own[name], label=short(name)) for name in shown if own[name] != GREY]
     if grey:
-        label = _short(grey[0]) if len(grey) == 1 else f"{len(grey)} others"
+        label = short(grey[0]) if len(grey) == 1 else f"{len(grey)} others"
         entries.append(Patch(color=GREY, label=label))
     axes.legend(
         handles=entries[::-1],
@@ -380,7 +380,7 @@ def _percent(value: float, _: Any = None) -> str:
     return f"{value:.3g}%"
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
     return name if len(name) <= LONG else f"{name[: LONG - 9]}…{name[-8:]}"
 
 

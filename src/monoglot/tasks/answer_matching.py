@@ -9,7 +9,7 @@ ANSWERS = ("yes", "no")
 
 def pose(sample: Sample) -> Posed:
     """The row's text holds both: what stands after its last question mark is the answer."""
-    media = need_media(sample, "image", "video", "audio", task="answer_matching")
+    media = need_media(sample, task="answer_matching")
     text = need_text(sample, task="answer_matching", what="a question and an answer").strip()
     question, mark, said = text.rpartition("?")
     if not mark or not question.strip() or not said.strip():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from monoglot.errors import InputError
 from monoglot.nouns import Box, Media, Posed, Sample
+from monoglot.plugins import media_kinds
 from monoglot.registry import Registry
 
 
@@ -46,10 +47,11 @@ def target(sample: Sample) -> str:
 
 
 def need_media(sample: Sample, *modalities: str, task: str) -> tuple[Media, ...]:
-    """The sample's media; InputError unless there is at least one of the named modalities."""
-    if not any(media.modality in modalities for media in sample.media):
+    """The sample's media; InputError unless there is at least one of the named modalities, or of any if none is named."""
+    if not any(media.modality in modalities or not modalities for media in sample.media):
+        wanted = "/".join(modalities or media_kinds())
         raise InputError.at(
-            sample.where or f"sample {sample.id}", "/".join(modalities), f"task {task!r} needs one", "add it to the row"
+            sample.where or f"sample {sample.id}", wanted, f"task {task!r} needs one", "add it to the row"
         )
     return sample.media
 

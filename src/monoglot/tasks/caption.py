@@ -5,7 +5,7 @@ from monoglot.tasks.base import TASKS, Task, kind_of, need_media, target
 
 
 def pose(sample: Sample) -> Posed:
-    media = need_media(sample, "image", "video", "audio", task="caption")
+    media = need_media(sample, task="caption")
     return Posed((*media, f" what does the {kind_of(media)} describe?"), target(sample))
 
 

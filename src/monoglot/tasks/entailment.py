@@ -7,7 +7,7 @@ ANSWERS = ("no", "yes", "maybe")
 
 
 def pose(sample: Sample) -> Posed:
-    media = need_media(sample, "image", "video", "audio", task="entailment")
+    media = need_media(sample, task="entailment")
     hypothesis = need_text(sample, task="entailment", what="a hypothesis").strip()
     return Posed(
         (*media, f' does the {kind_of(media)} describe " {hypothesis} "?'),

@@ -8,7 +8,7 @@ ANSWERS = ("yes", "no")
 
 
 def pose(sample: Sample) -> Posed:
-    media = need_media(sample, "image", "video", "audio", task="matching")
+    media = need_media(sample, task="matching")
     text = " ".join(sample.text.split())
     if text:
         question = f' does the {kind_of(media)} describe " {text} "?'

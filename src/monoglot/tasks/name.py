@@ -16,7 +16,7 @@ LANGUAGES = {
 
 
 def pose(sample: Sample) -> Posed:
-    media = need_media(sample, "image", "video", "audio", task="name")
+    media = need_media(sample, task="name")
     if sample.lang not in LANGUAGES:
         raise InputError.at(sample.where, "lang", f"{sample.lang!r} has no prompt", f"known: {', '.join(LANGUAGES)}")
     return Posed((*media, f" what is this called{LANGUAGES[sample.lang]}?"), target(sample))

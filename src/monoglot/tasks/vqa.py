@@ -5,7 +5,7 @@ from monoglot.tasks.base import TASKS, Task, need_media, need_text, target
 
 
 def pose(sample: Sample) -> Posed:
-    media = need_media(sample, "image", "video", "audio", task="vqa")
+    media = need_media(sample, task="vqa")
     question = need_text(sample, task="vqa", what="a question")
     return Posed((*media, question), target(sample), choices=sample.choices)
 

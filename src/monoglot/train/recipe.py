@@ -142,7 +142,11 @@ class Loss(_Page):
 class Words(_Page):
     """Train the rows of words that occur in answers; needs `words` among what is frozen, since it takes their place."""
 
-    lr: float = Field(3e-4, gt=0, description="Highest learning rate of these rows.")
+    lr: float = Field(
+        3e-4,
+        ge=0,
+        description="Highest learning rate of these rows; 0: they stay as they are, and only the projection is cut short.",
+    )
     others: int = Field(
         2048, ge=0, description="How many random other words stand for the rest of the vocabulary in each step."
     )

@@ -48,7 +48,7 @@ from monoglot.train.optim import averaged, follow, freeze, schedule, set_rate, w
 from monoglot.train.progress import LOG_EVERY, Progress, Silent
 from monoglot.train.recipe import Recipe, as_page
 from monoglot.train.stages import StageRun, facts_of, make_plans, samples
-from monoglot.train.start import changed_model, start_model
+from monoglot.train.start import changed_model, start_model, unchanged
 from monoglot.train.steps import Part, Quarantine, Step
 from monoglot.train.tracking import Tracking
 
@@ -422,6 +422,7 @@ class Run:
                         self.tokenizer,
                         dtype=torch.bfloat16,
                         int8=self.recipe.int8,
+                        unchanged=unchanged(self.recipe, model),
                         card=self._card(),
                         lineage=self._lineage(),
                     )

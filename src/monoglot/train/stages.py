@@ -167,7 +167,7 @@ class StageRun:
         self.optimizer = build_optimizer(
             model, page.optimizer
         )  # after `spread`, which may put shares in place of weights
-        if self.words is not None and page.words is not None:
+        if self.words is not None and page.words is not None and page.words.lr:
             rate = page.words.lr
             group = {"params": [self.words.table], "lr": rate, "base_lr": rate, "weight_decay": 0.0}
             self.optimizer.add_param_group(group)
@@ -227,7 +227,9 @@ def _active_words(
             target = pose(sample, model.config.wording).target
             answers.update((target,) if isinstance(target, str) else target)
     ids = {EOS, *model.config.vocabulary.bins, *(int(i) for answer in answers for i in tokenizer.encode(answer))}
-    return ActiveWords(model.words.weight, ids, others=page.words.others, seed=recipe.seed)
+    words = ActiveWords(model.words.weight, ids, others=page.words.others, seed=recipe.seed)
+    words.table.requires_grad_(page.words.lr > 0)
+    return words
 
 
 def samples(data: list[DataSet]) -> Iterator[Sample]:

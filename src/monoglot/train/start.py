@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
+from monoglot.adapters import is_adapter, read_adapter
 from monoglot.errors import InputError
 from monoglot.interop.parts import part_or_none
 from monoglot.interop.warm_start import tokenizer_from_part, warm_start
 from monoglot.model.config import ModelConfig
 from monoglot.model.lora import add_lora, fold_lora
 from monoglot.model.unified import UnifiedModel
-from monoglot.store import BUNDLED, load_model, model_folder
+from monoglot.store import BUNDLED, base_folder, load_model, model_folder, read_weights
 from monoglot.text.tokenizer import Tokenizer
 from monoglot.train.recipe import Recipe, first_problem, merged
 
@@ -46,6 +47,21 @@ def start_model(recipe: Recipe) -> tuple[UnifiedModel, Tokenizer, dict[str, Any]
         tokenizer = Tokenizer.load(BUNDLED / "nano" / "tokenizer.json", recipe.model.vocabulary)
     parts = warm_start(model, tokenizer, seed=recipe.seed, language=recipe.start == "warm")
     return model, tokenizer, {"parents": [], "parts": parts, "start": recipe.start}
+
+
+def unchanged(recipe: Recipe, model: UnifiedModel) -> set[str]:
+    """Names of the tensors that a run has left as its start had them; none of a start that is no model folder."""
+    if recipe.start in ("warm", "cold"):
+        return set()
+    folder = model_folder(recipe.start)
+    if is_adapter(folder):
+        folder = base_folder(read_adapter(folder))
+    before = read_weights(folder / "model.safetensors")
+    return {
+        name
+        for name, tensor in model.state_dict().items()
+        if name in before and torch.equal(tensor.cpu(), before[name])
+    }
 
 
 def changed_model(model: UnifiedModel, changes: dict[str, Any], *, seed: int = 0) -> UnifiedModel:

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from monoglot.data.importers.base import IMPORTERS, Kind, read_objects
 from monoglot.data.importers.work import Item, Row, Work
-from monoglot.data.rows import MEDIA_KEYS
+from monoglot.plugins import media_kinds
 from monoglot.rng import stream
 
 WINDOW = 10_000
@@ -64,7 +64,7 @@ class Again(Kind):
 
     def rows(self, item: Item, work: Work) -> Iterator[Row]:
         row = {"id": str(item.line), **item.value}
-        for key in MEDIA_KEYS:
+        for key in media_kinds():
             if isinstance(row.get(key), list):
                 row[key] = [work.media(item, key, str(path)) for path in row[key]]
             elif row.get(key) is not None:
@@ -99,7 +99,7 @@ def _differs(other: Row, row: Row) -> bool:
     if not _said(other):
         return False
     if row["task"] == "caption":
-        return any(other.get(key) != row.get(key) for key in (*MEDIA_KEYS, "start"))
+        return any(other.get(key) != row.get(key) for key in (*media_kinds(), "start"))
     return _said(other).lower() not in [str(text).lower() for text in (row.get("target"), *_listed(row.get("targets")))]
 
 

@@ -10,7 +10,10 @@ from monoglot.data.packs import docstrings as docstrings
 from monoglot.data.packs import emoji as emoji
 from monoglot.data.packs import packages as packages
 from monoglot.data.packs import prompts as prompts
+from monoglot.data.packs import sensor as sensor
+from monoglot.data.packs import solar as solar
 from monoglot.data.packs import sounds as sounds
+from monoglot.data.packs import speakers as speakers
 from monoglot.data.packs import spoken as spoken
 from monoglot.data.packs import sprites as sprites
 from monoglot.data.packs.base import PACKS, SPLITS, Pack, PackWriter, build

@@ -24,12 +24,12 @@ from rich.progress import track
 
 from monoglot.data.packs.fetch import MissingSource, Package
 from monoglot.errors import InputError
+from monoglot.plugins import media_kinds
 from monoglot.registry import Registry
 
 T = TypeVar("T")
 
 SPLITS = ("train", "valid", "test")
-MEDIA_KEYS = ("image", "video", "audio")
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -78,7 +78,7 @@ class PackWriter:
             raise ValueError(f"{where}: missing {', '.join(missing) or 'one of target, targets, box'}")
         if row["id"] in self._ids:
             raise ValueError(f"{where}: this id was used before")
-        for key in MEDIA_KEYS:
+        for key in media_kinds():
             for path in [row[key]] if isinstance(row.get(key), str) else row.get(key) or []:
                 if path not in self._media and not (self.folder / path).is_file():
                     raise ValueError(f"{where}: {key} {path!r} is not a file; write it with `media` first")
@@ -178,6 +178,8 @@ class Pack:
     summary: str
     build: Callable[[PackWriter], None]
     needs: tuple[str, ...] = ()
+    terms: str = ""
+    """What its licence asks of whoever builds it; told before anything is downloaded."""
 
 
 PACKS: Registry[Pack] = Registry("pack")
@@ -202,6 +204,8 @@ def build(name: str, out: Path, *, seed: int = 0, limit: int | None = None, forc
     if (folder / "sources.json").is_file() and not force:
         console.print(f"{name}: already built in {folder}", markup=False)
         return folder
+    if pack.terms:
+        console.print(f"{name}: {pack.terms}", markup=False)
     for need in pack.needs:
         build(need, out, seed=seed, limit=limit)
     try:
