@@ -67,6 +67,7 @@ def predictions(path: Path) -> list[dict]:
         (["data", "--help"], "Usage: monoglot data [OPTIONS] COMMAND"),
         (["predict", "--help"], "Usage: monoglot predict [OPTIONS]"),
         (["train", "--help"], "Usage: monoglot train [OPTIONS]"),
+        (["adapt", "--help"], "Usage: monoglot adapt [OPTIONS]"),
     ],
 )
 def test_help(command, arguments, says):
@@ -79,7 +80,9 @@ def in_a_process(*arguments: object, **options) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, timeout=60, **options)
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["data", "--help"], ["predict", "--help"], ["predict"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["--help"], ["data", "--help"], ["predict", "--help"], ["adapt", "--help"], ["predict"]]
+)
 def test_torch_is_not_imported_before_it_is_needed(arguments):
     script = (
         "import sys\nfrom monoglot.cli import main\ntry: main(sys.argv[1:])\nexcept SystemExit: pass\n"

@@ -69,7 +69,8 @@ def fit_heads(
         tensors, settings = head.state()
         given = Answers(task=task, text=text, lang=lang, choices=classes, head=settings)
         found[question], fitted[question] = given, tensors
-        told.append(head.why)
+        absent = [name for name in classes if name not in said]
+        told.append(head.why + (f", never {', '.join(absent)}, of which there is no row" if absent else ""))
     order = list(found)
     return (
         tuple(found.values()),

@@ -50,7 +50,6 @@ from monoglot.adapters import (
     save_adapter,
     write_answers,
 )
-from monoglot.data.rowfile import RowFile
 from monoglot.decode.predict import Predictor, load
 from monoglot.errors import InputError
 from monoglot.evaluate.run import Score, evaluate, need_answers
@@ -110,6 +109,8 @@ class Job:
     heads: dict[int, dict[str, Tensor]] = field(default_factory=dict)
     """Tensors of heads that the model has for other questions than those of the rows, by the place of their answers."""
     replay: Sequence[Path] = ()
+    replayed: dict[str, list[Sample]] = field(default_factory=dict)
+    """Rows of `replay`, by the names of their data sets."""
     replay_share: float = 0.25
     seed: int = 0
     minutes: float | None = None
@@ -156,8 +157,8 @@ def adapt(
     >>> adapt("nano", Path("drums.jsonl"), Path("out/drums"), method="lora").megabytes  # doctest: +SKIP
     0.8
     """
-    if method != "auto":
-        METHODS[method]
+    if method != "auto" and METHODS[method].page is None and changes:
+        raise InputError.at("command line", "--set", f"the method {method!r} has no recipe", "leave it out")
     paths = [Path(data)] if isinstance(data, (str, Path)) else [Path(path) for path in data]
     folder, out = model_folder(model), Path(out)
     _check_out(out, resume)
@@ -184,6 +185,7 @@ def adapt(
         answers,
         _heads(folder, answers),
         replay,
+        {f"replay_{n}_{Path(path).stem}": with_choices(_old(path), answers) for n, path in enumerate(replay, start=1)},
         replay_share,
         seed,
         2.0 if minutes is None and method == "auto" else minutes,
@@ -198,8 +200,8 @@ def adapt(
     names, why = _methods(job, method)
     for name in names:
         _check(job, name)
-    write_samples(out / "rows" / "train.jsonl", samples)
-    write_samples(out / "rows" / "held_out.jsonl", apart)
+    for stem, rows in {"train": samples, "held_out": apart, **job.replayed}.items():
+        write_samples(job.rows / f"{stem}.jsonl", rows)
 
     said: dict[str, list[Prediction]] = {}
     before, said["before"] = _scores(predictor, apart, samples, seed)
@@ -340,12 +342,9 @@ def _recipe(job: Job, method: str) -> Recipe:
         raise InputError.at("rows", "method", "rows of text alone have no connector to train", "use --method lora")
     if method == "lora" and is_adapter(job.model) and read_adapter(job.model).settings.lora is not None:
         page.pop("lora")  # the adapter's own changes go on
-    if job.replay:
-        left = job.replay_share / (1 - job.replay_share) * quota / len(job.replay)
-        page["mixture"] += [
-            {"name": f"replay_{number}_{path.stem}", "data": str(path.resolve()), "quota": left}
-            for number, path in enumerate(map(Path, job.replay), start=1)
-        ]
+    if job.replayed:
+        left = job.replay_share / (1 - job.replay_share) * quota / len(job.replayed)
+        page["mixture"] += [{"name": name, "data": f"{name}.jsonl", "quota": left} for name in job.replayed]
     if job.held_out:
         page["validation"] = [{"name": "held_out", "data": "held_out.jsonl", "rows": LOOKED_AT}]
     page = merged(page, job.changes)
@@ -421,8 +420,6 @@ def _methods(job: Job, method: str) -> tuple[list[str], str]:
 
 def _check(job: Job, method: str) -> None:
     """InputError for what a method cannot do with these rows; told before anything is written."""
-    for path in job.replay:
-        RowFile(path)
     if METHODS[method].page is not None:
         if job.heads:
             given = job.answers[min(job.heads)]
@@ -473,10 +470,10 @@ def _heads(folder: Path, answers: Sequence[Answers]) -> dict[int, dict[str, Tens
 
 
 def _old(path: Path) -> list[Sample]:
-    """Rows to score. InputError if there are none, or one has no answer."""
+    """Rows of old abilities. InputError if there are none, or one has no answer."""
     samples = list(read(path))
     if not samples:
-        raise InputError.at(path, "--old", "has no rows", "evaluation needs at least one")
+        raise InputError.at(path, "data", "holds no row", "leave it out")
     need_answers(samples)
     return samples
 
@@ -485,8 +482,8 @@ def _with_replay(job: Job) -> list[Sample]:
     """The rows to train on, and old ones that ask the same questions."""
     limits = Limits(job.answers)
     asked = {found[0] for found in map(limits.of, job.train) if found}
-    old = (sample for path in job.replay for sample in read(path) if sample.targets)
-    return job.train + [limits.fill(sample) for sample in old if (found := limits.of(sample)) and found[0] in asked]
+    old = (sample for samples in job.replayed.values() for sample in samples if sample.targets)
+    return job.train + [sample for sample in old if (found := limits.of(sample)) and found[0] in asked]
 
 
 def _spread(samples: list[Sample], most: int) -> list[Sample]:
