@@ -384,7 +384,7 @@ def test_one_adapter_answers_every_row(base, two, colours, tmp_path, command):
 def test_an_adapter_is_evaluated_like_a_model(two, colours, tmp_path, command):
     out = tmp_path / "scores.json"
     assert command("evaluate", "--model", two[0], "--data", colours("test", numbers=(8, 9)), "--out", out)[0] == 0
-    assert [s["value"] for s in json.loads(out.read_text())["scores"]["test"]][0] == 1.0
+    assert next(s["value"] for s in json.loads(out.read_text())["scores"]["test"]) == 1.0
 
 
 def test_the_verb(base, colours, tmp_path, command):
