@@ -62,7 +62,8 @@ def cells(packs: Path) -> tuple[Rows, Rows]:
 
 def units(packs: Path) -> tuple[Rows, Rows]:
     """What a figure does, by family of units."""
-    return read(packs, "sprites/sprites.train.jsonl"), read(packs, "sprites/sprites.test.jsonl")
+    train, test = (read(packs, f"sprites/sprites.{split}.jsonl") for split in ("train", "test"))
+    return [row | {"task": "classify"} for row in train], [row | {"task": "classify"} for row in test]
 
 
 def words(packs: Path) -> tuple[Rows, Rows]:
