@@ -107,7 +107,9 @@ def test_the_seed_decides_and_disturbs_no_other_draw():
 
 def test_changes_are_not_laid_over_changes(model):
     add_lora(model, Lora())
-    with pytest.raises(ValueError, match="^the model has low-rank changes already; go on training those, or fold them"):
+    with pytest.raises(
+        ValueError, match=r"^the model has low-rank changes already; go on training those, or fold them"
+    ):
         add_lora(model, Lora())
     fold_lora(model)
     add_lora(model, Lora())
