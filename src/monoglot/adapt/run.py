@@ -158,8 +158,8 @@ def adapt(
     >>> adapt("nano", Path("drums.jsonl"), Path("out/drums"), method="lora").megabytes  # doctest: +SKIP
     0.8
     """
-    if method != "auto" and METHODS[method].page is None and changes:
-        raise InputError.at("command line", "--set", f"the method {method!r} has no recipe", "leave it out")
+    if method != "auto":
+        METHODS[method]  # a wrong name is told first
     paths = [Path(data)] if isinstance(data, (str, Path)) else [Path(path) for path in data]
     folder, out = model_folder(model), Path(out)
     _check_out(out, resume)
