@@ -1,9 +1,9 @@
 """Which task helps which, and what is forgotten: the block between `<!-- transfer -->` marks of docs/transfer.md and docs/transfer.png.
 
-    make packs && python benchmarks/transfer.py [--packs packs] [--out runs/transfer] [--seeds 3] [--shots 5] [--threads 1]
+    make packs && python benchmarks/transfer.py [--packs packs] [--out runs/transfer] [--tasks TASK ...] [--seeds 3] [--shots 5] [--steps 40] [--threads 1]
     python benchmarks/transfer.py --show benchmarks/results/transfer_nano_MACHINE_DATE.json
 
-Five tasks of rows that the bundled model never saw: valid and test rows of the packs, of other kits, texts and drawing styles than it was trained
+Up to five tasks of rows that the bundled model never saw: valid and test rows of the packs, of other kits, texts and drawing styles than it was trained
 on. Each is parted into rows to learn from and rows to score, whole groups (a drum, a prompt's text, an emoji); tasks of the same media are parted
 alike. Goes on where it was stopped.
 """
@@ -15,7 +15,8 @@ import json
 import os
 import platform
 import re
-from collections.abc import Callable, Iterator
+import shlex
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -23,7 +24,7 @@ import torch
 import yaml
 
 from monoglot.adapt.rows import row_of
-from monoglot.adapt.transfer import show, transfer
+from monoglot.adapt.transfer import content, show, transfer
 from monoglot.data.rows import read_rows, write_rows
 from monoglot.files import atomic_path, read_json, write_json, write_text
 from monoglot.nouns import Sample
@@ -71,29 +72,36 @@ def held_out(packs: Path, stem: str) -> Iterator[Sample]:
         yield from read_rows(packs / f"{stem}.{part}.jsonl")
 
 
-def write_tasks(packs: Path, folder: Path) -> Path:
-    """Rows of all tasks and the page that lists them."""
-    page: dict[str, list] = {"tasks": [], "old": []}
-    for name, (stem, key, choose) in TASKS.items():
+def write_tasks(packs: Path, folder: Path, names: Sequence[str]) -> Path:
+    """Rows of all tasks and the page that lists them. A picture that is trained on under another name too is not scored."""
+    halves: dict[str, dict[bool, list[Sample]]] = {}
+    for name in names:
+        stem, key, choose = TASKS[name]
         samples = list(held_out(packs, stem))
         chosen = choose(samples)
-        files = {}
-        for part, wanted in (("train", True), ("test", False)):
-            file = folder / f"{name.replace(' ', '_')}.{part}.jsonl"
-            write_rows(
-                file, rows(sample for sample in samples if chosen(sample) and learned(sample.meta[key]) == wanted)
-            )
-            files[part] = file.name
-        page["tasks"].append({"name": name, **files})
+        halves[name] = {
+            half: [s for s in samples if chosen(s) and learned(s.meta[key]) == half] for half in (True, False)
+        }
     for name, (stem, key) in OLD.items():
-        file = folder / f"{name}.jsonl"
-        write_rows(file, rows(sample for sample in held_out(packs, stem) if not learned(sample.meta[key])))
-        page["old"].append(file.name)
+        halves[name] = {False: [s for s in held_out(packs, stem) if not learned(s.meta[key])]}
+    hashes: dict[str, str] = {}
+    trained = {content(sample, hashes) for half in halves.values() for sample in half.get(True, ())}
+    for name, half in halves.items():
+        scored = [sample for sample in half[False] if content(sample, hashes) not in trained]
+        write_rows(folder / file_of(name, "test"), rows(scored))
+        if True in half:
+            write_rows(folder / file_of(name, "train"), rows(half[True]))
+    tasks = [{"name": name, **{part: file_of(name, part) for part in ("train", "test")}} for name in names]
+    page = {"tasks": tasks, "old": [file_of(name, "test") for name in OLD]}
     write_text(folder / "tasks.yaml", yaml.safe_dump(page, sort_keys=False, allow_unicode=True))
     return folder / "tasks.yaml"
 
 
-def rows(samples: Iterator[Sample]) -> Iterator[dict]:
+def file_of(name: str, part: str) -> str:
+    return f"{name.replace(' ', '_')}.jsonl" if name in OLD else f"{name.replace(' ', '_')}.{part}.jsonl"
+
+
+def rows(samples: list[Sample]) -> Iterator[dict]:
     """With paths that hold anywhere, and ids that are there once (valid and test rows may share them)."""
     for number, sample in enumerate(samples):
         yield row_of(sample) | {"id": f"{number}/{sample.id}"}
@@ -135,10 +143,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--packs", type=Path, default=ROOT / "packs")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "transfer")
+    parser.add_argument(
+        "--tasks", nargs="+", choices=list(TASKS), default=list(TASKS), metavar="TASK", help="fewer take less time"
+    )
     parser.add_argument("--seeds", type=int, default=3, help="fewer may be asked for later: what is there is kept")
     parser.add_argument("--shots", type=int, default=5, help="rows of each answer of a target")
     parser.add_argument("--source-shots", type=int, default=20, help="rows of each answer of a source")
-    parser.add_argument("--steps", type=int, default=60, help="of each adaptation")
+    parser.add_argument("--steps", type=int, default=40, help="of each adaptation")
     parser.add_argument("--limit", type=int, default=60, help="rows that are scored of each file")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--show", type=Path, help="only fill the page from this result")
@@ -147,11 +158,13 @@ def main() -> None:
         fill(given.show)
         return
     torch.set_num_threads(given.threads)
-    page = write_tasks(given.packs, given.out / "rows")
+    page = write_tasks(given.packs, given.out / "rows", given.tasks)
     settings = {name: getattr(given, name) for name in ("seeds", "shots", "source_shots", "steps", "limit")}
     found = transfer(page, "nano", given.out, method="lora", resume=True, **settings)
     show(found, given.out)
     options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in settings.items())
+    if given.tasks != list(TASKS):
+        options += f" --tasks {shlex.join(given.tasks)}"
     command = f"python benchmarks/transfer.py {options} --threads {given.threads}"
     machine, today = f"{platform.machine()}, {given.threads} of {os.cpu_count()} cores", str(date.today())
     held = json.loads((given.out / "transfer.json").read_text())

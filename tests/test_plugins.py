@@ -254,7 +254,7 @@ def test_a_run_trains_the_new_parts_and_leaves_all_else_bit_by_bit(sensor_rows, 
         grown = Predictor(*load_model(model))
         lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
         losses = [line["loss"]["speed"] for line in lines if "loss" in line]
-        assert losses[-1] < 0.7 * losses[0]
+        assert losses[-1] < 0.95 * losses[0]
         after = grown.model.state_dict()
         assert all(torch.equal(tensor, after[name]) for name, tensor in base.model.state_dict().items())
         assert os.path.getsize(model / "model.safetensors") < os.path.getsize(start / "model.safetensors") + 400_000

@@ -263,3 +263,29 @@ def test_integers_stay(tmp_path):
     assert state["a"].dtype == torch.int64
     assert state["b"].dtype == torch.float32
     np.testing.assert_array_equal(state["a"].numpy(), [0, 1, 2])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_what_is_unchanged_comes_back_bit_by_bit_and_takes_no_more_room(tmp_path, tokenizer, dtype):
+    """Through 16 bits and 8-bit integers, as often as one likes; what neither holds stays as it is."""
+    save_model(tmp_path / "a", tiny_model(), tokenizer, dtype=torch.bfloat16, int8=["^words", "ffn"])
+    state, size = read_weights(tmp_path / "a" / "model.safetensors"), None
+    for again in ("b", "c"):
+        model = tiny_model(seed=5)
+        model.load_state_dict(state)
+        with torch.no_grad():
+            model.decoder_norm.weight.add_(1e-3)
+        same = set(state) - {"decoder_norm.weight"}
+        save_model(tmp_path / again, model, tokenizer, dtype=dtype, unchanged=same)
+        found = read_weights(tmp_path / again / "model.safetensors")
+        assert all(torch.equal(found[name], state[name]) for name in same)
+        torch.testing.assert_close(found["decoder_norm.weight"], model.decoder_norm.weight.detach(), atol=0.01, rtol=0)
+        grown = (tmp_path / again / "model.safetensors").stat().st_size
+        assert dtype is torch.float16 or grown <= (tmp_path / "a" / "model.safetensors").stat().st_size + 1000
+        assert size in (None, grown)
+        size = grown
+    plain = tiny_model()
+    save_model(tmp_path / "d", plain, tokenizer, dtype=dtype, unchanged=["words.weight"])
+    found = read_weights(tmp_path / "d" / "model.safetensors")
+    assert torch.equal(found["words.weight"], plain.words.weight)
+    assert not torch.equal(found["source.types.weight"], plain.source.types.weight)

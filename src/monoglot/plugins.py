@@ -136,8 +136,9 @@ def _noted(name: str, shown: str = "") -> Iterator[bool]:
     """Inside, a plugin may be loaded if it is new: its modalities are noted, and forgotten again when it fails."""
     with _lock:
         before = set(MODALITIES._entries)
+        known = name in _loaded and before.issuperset(_loaded[name])
         try:
-            yield name not in _loaded
+            yield not known
         except Exception as error:
             for half in set(MODALITIES._entries) - before:
                 del MODALITIES._entries[half]
@@ -145,7 +146,7 @@ def _noted(name: str, shown: str = "") -> Iterator[bool]:
                 raise
             wrong = f"cannot be loaded ({type(error).__name__}: {' '.join(str(error).split())})"
             raise InputError.at(shown or name, "plugin", wrong, "mend it, or leave it out") from error
-        if name not in _loaded:
+        if not known:
             added = tuple(entry for entry in MODALITIES._entries if entry not in before)
             if not added:
                 raise InputError.at(shown or name, "plugin", "registers no modality", "it calls MODALITIES.add")

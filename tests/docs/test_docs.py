@@ -30,7 +30,7 @@ from monoglot.train.recipe import (
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("README*.md")), ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-RUNNABLE = [ROOT / "docs" / "one_sample.md", ROOT / "CONTRIBUTING.md"]
+RUNNABLE = [ROOT / "docs" / "one_sample.md", ROOT / "docs" / "new_modality.md", ROOT / "CONTRIBUTING.md"]
 NANO = ROOT / "src/monoglot/assets/nano/config.json"
 REGISTRIES = (MODALITIES, TASKS, METRICS, BALANCERS)
 
@@ -126,6 +126,8 @@ def test_a_command_is_one_that_there_is(line):
     words = [word.strip("[]") for word in shlex.split(line, comments=True)][1:]
     command = typer.main.get_command(app)
     path = "monoglot"
+    while words[:1] == ["--plugin"]:
+        words = words[2:]
     while words and words[0] in getattr(command, "commands", {}):
         path = f"{path} {words[0]}"
         command = command.commands[words.pop(0)]

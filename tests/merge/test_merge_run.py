@@ -181,7 +181,8 @@ def adapter(folder: Path, base: str, *, seed: int, heads=None) -> str:
             name: torch.randn(model.get_parameter(name).shape, generator=generator) for name in lora_names(model)
         }
     changed["encoder_norm.weight"] = torch.full((32,), float(seed))
-    answers = (Answers(task="summarize", text=f"{seed}", choices=("yes", "no")),)
+    settings = {"kind": "ridge"} if heads else None
+    answers = (Answers(task="summarize", text=f"{seed}", choices=("yes", "no"), head=settings),)
     about = Base(name="base", path=str(Path(base).absolute()), sha256=sha256_of(Path(base) / "model.safetensors"))
     save_adapter(folder, AdapterSettings(base=about, method="lora", lora=lora, answers=answers), changed, heads=heads)
     return str(folder)

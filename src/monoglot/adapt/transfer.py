@@ -284,19 +284,20 @@ def check_leaks(rows: Rows) -> None:
     """
     hashes = dict[str, str]()
     trained = {
-        name: {_content(sample, hashes) for sample in read_rows(path, known_tasks=TASKS)}
+        name: {content(sample, hashes) for sample in read_rows(path, known_tasks=TASKS)}
         for name, path in rows.train.items()
     }
     for name, (_, samples) in rows.measured.items():
         for source, known in trained.items():
-            leaked = [sample for sample in samples if _content(sample, hashes) in known]
+            leaked = [sample for sample in samples if content(sample, hashes) in known]
             if leaked:
                 wrong = f"{len(leaked)} of {len(samples)} rows that {name!r} is scored on are trained on in {source!r}"
                 fix = f"leave them out of {rows.train[source]}, or score others"
                 raise InputError.at(leaked[0].where, "", wrong, fix)
 
 
-def _content(sample: Sample, hashes: dict[str, str]) -> Hashable:
+def content(sample: Sample, hashes: dict[str, str]) -> Hashable:
+    """What makes two rows the same to `check_leaks`. `hashes` remembers media that were read."""
     if not sample.media:
         return " ".join(sample.text.lower().split())
     return tuple((_hash(item, hashes), item.start, item.end) for item in sample.media)
@@ -362,7 +363,7 @@ class Runner:
         self.done.add(key)
         if target is not None and seed is not None:
             self._tidy(source, seed)
-        made = {} if adapted is None else {"method": adapted.method, "steps": adapted.steps}
+        made: dict[str, Any] = {} if adapted is None else {"method": adapted.method, "steps": adapted.steps}
         return Cell(source, target, seed, scores, seconds=round(time.perf_counter() - started, 2), **made)
 
     def _scores(self, model: str | Path, names: Iterable[str]) -> dict[str, float]:
