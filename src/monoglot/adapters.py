@@ -138,8 +138,8 @@ def save_adapter(
     half = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     if lost := [name for name, tensor in half.items() if not bool(tensor.isfinite().all())]:
         raise InputError.at(folder, "adapter", f"{lost[0]} is not finite as float16", "train with a lower rate")
-    for index, head in (heads or {}).items():  # minus infinity: an answer that is never given
-        half |= {f"{_HEAD}{index}.{name}": tensor for name, tensor in head.items()}  # as the head has them
+    for index, head in (heads or {}).items():
+        half |= {f"{_HEAD}{index}.{name}": tensor for name, tensor in head.items()}  # minus infinity: never answered
     page = {"format": FORMAT, "monoglot": __version__} | settings.model_dump(mode="json", exclude_none=True)
     with atomic_path(folder / WEIGHTS) as temporary:
         try:

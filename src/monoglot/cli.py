@@ -295,6 +295,8 @@ def adapt(
     threads: Threads = None,
 ) -> None:
     """Adapt a model to a few rows: scores on held-out rows before and after, report.html, lineage.json."""
+    if method == "head":
+        _refuse({"--set": overrides}, "does not go with --method head", "it has no training recipe")
     from monoglot.adapt.run import adapt as run
     from monoglot.train.recipe import read_overrides
 

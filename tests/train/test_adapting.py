@@ -298,5 +298,7 @@ def test_a_misspelt_setting(texts, tmp_path):
 
     path = tmp_path / "page.yaml"
     path.write_text(yaml.safe_dump(texts(steps=2, lora={"rang": 3}, mixture=[source("a", quota=1)])))
-    with pytest.raises(InputError, match="page.yaml: lora.rang: no key named 'rang'; closest: 'rank'; known: alpha, "):
+    with pytest.raises(
+        InputError, match=r"page\.yaml: lora\.rang: no key named 'rang'; closest: 'rank'; known: alpha, "
+    ):
         read_recipe(path)

@@ -52,6 +52,7 @@ from monoglot.adapters import (
 )
 from monoglot.decode.predict import Predictor, load
 from monoglot.errors import InputError
+from monoglot.evaluate.report import labels_of
 from monoglot.evaluate.run import Score, evaluate, need_answers
 from monoglot.files import read_json, sha256_of, write_json, write_text
 from monoglot.model.features import open_cache
@@ -157,8 +158,8 @@ def adapt(
     >>> adapt("nano", Path("drums.jsonl"), Path("out/drums"), method="lora").megabytes  # doctest: +SKIP
     0.8
     """
-    if method != "auto" and METHODS[method].page is None and changes:
-        raise InputError.at("command line", "--set", f"the method {method!r} has no recipe", "leave it out")
+    if method != "auto":
+        METHODS[method]  # a wrong name is told first
     paths = [Path(data)] if isinstance(data, (str, Path)) else [Path(path) for path in data]
     folder, out = model_folder(model), Path(out)
     _check_out(out, resume)
@@ -176,27 +177,31 @@ def adapt(
     answers = _answers(folder, samples)
     samples, apart = with_choices(samples, answers), _spread(with_choices(apart, answers), SCORED)
     apart = [sample for sample in apart if sample.targets or sample.box]
+    replayed = {f"replay_{n}_{Path(path).stem}": with_choices(_old(path), answers) for n, path in enumerate(replay, 1)}
     job = Job(
         folder,
         out,
-        out / "rows",
-        samples,
-        apart,
-        answers,
-        _heads(folder, answers),
-        replay,
-        {f"replay_{n}_{Path(path).stem}": with_choices(_old(path), answers) for n, path in enumerate(replay, start=1)},
-        replay_share,
-        seed,
-        2.0 if minutes is None and method == "auto" else minutes,
-        dict(changes or {}),
-        quiet,
-        resume,
+        rows=out / "rows",
+        train=samples,
+        held_out=apart,
+        answers=answers,
+        heads=_heads(folder, answers),
+        replay=replay,
+        replayed=replayed,
+        replay_share=replay_share,
+        seed=seed,
+        minutes=2.0 if minutes is None and method == "auto" else minutes,
+        changes=dict(changes or {}),
+        quiet=quiet,
+        resume=resume,
     )
     console = Console(stderr=True, quiet=quiet)
     for note in audit.notes:
         console.print(f"note: {note}", highlight=False, soft_wrap=True)
-    old_rows = {path.stem: _spread(_old(path), SCORED) for path in map(Path, old)}
+    old_rows = {
+        name: _spread(_old(path), SCORED)
+        for name, path in zip(labels_of(list(map(Path, old)), field="--old"), map(Path, old))
+    }
     names, why = _methods(job, method)
     for name in names:
         _check(job, name)

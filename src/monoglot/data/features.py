@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import threading
+import weakref
 import zlib
 from pathlib import Path
 
@@ -35,6 +36,7 @@ class FeatureCache:
             os.open(folder / name, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
             for name in ("features.bin", "index.jsonl")
         )
+        self._closing = weakref.finalize(self, _close, self._data, self._lines)
         self._index: dict[str, tuple[int, tuple[int, int], Grid, int]] = {}
         self._lock, self._read = threading.Lock(), 0  # bytes of the index that are known
         self.refresh()
@@ -89,8 +91,8 @@ class FeatureCache:
             self.max_bytes = 0
 
     def close(self) -> None:
-        os.close(self._data)
-        os.close(self._lines)
+        """Also done when nobody holds the cache any more."""
+        self._closing()
 
 
 class CachingPreparer(Preparer):
@@ -106,6 +108,11 @@ class CachingPreparer(Preparer):
             return Keyed(key, kept[0], encoded=True), kept[1]
         item, grid = super().read(media, variant, sample)
         return Keyed(key, item, encoded=False), grid
+
+
+def _close(*files: int) -> None:
+    for file in files:
+        os.close(file)
 
 
 def _key(media: Media, variant: int) -> str | None:

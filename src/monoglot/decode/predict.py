@@ -94,6 +94,8 @@ class Predictor:
             if given.head is not None
         }
         self.folder = folder
+        self.name = ""
+        """Of the adapter that it answers by, if it came about by `with_adapter`."""
         self.adapted: dict[str, Predictor] = {}
         """Predictors of adapters on this model, by name; a row's `adapter` picks."""
 
@@ -123,7 +125,7 @@ class Predictor:
         )
         if not any(name.startswith("encoders.") for name in adapter.changes):
             adapted.keep_features(self.cache)
-        adapted.adapted[_name(folder)] = adapted
+        adapted.name = _name(folder)
         return adapted
 
     def add_adapter(self, folder: str | Path) -> None:
@@ -211,10 +213,12 @@ class Predictor:
             return Prediction(row.id, row.task, "", error=str(row.error))
         try:
             sample = row if isinstance(row, Sample) else parse_row(row)
-            if name := _adapter(sample):
+            if (name := _adapter(sample)) and name != self.name:
                 if name not in self.adapted:
                     raise InputError.at(
-                        sample.where or f"sample {sample.id}", "adapter", unknown_name("adapter", name, self.adapted)
+                        sample.where or f"sample {sample.id}",
+                        "adapter",
+                        unknown_name("adapter", name, self.adapted or filter(None, [self.name])),
                     )
                 return self.adapted[name]._example(sample)
             return self._example(sample)
