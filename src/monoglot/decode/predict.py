@@ -25,6 +25,7 @@ from monoglot.adapters import (
     read_answers,
     weights_sha256,
 )
+from monoglot.data.collate import Batch
 from monoglot.data.features import CachingPreparer, FeatureCache
 from monoglot.data.prepare import Example, Preparer
 from monoglot.data.rows import BadRow, parse_row
@@ -32,7 +33,7 @@ from monoglot.decode.constrain import BoxGrammar, Constraint, Count, ObjectGramm
 from monoglot.decode.search import Hypothesis, SearchSettings, beam_search, score_answers
 from monoglot.errors import InputError
 from monoglot.model.features import features
-from monoglot.model.head import Head, pooled
+from monoglot.model.head import Head, encode, pooled
 from monoglot.model.unified import Memory, UnifiedModel
 from monoglot.nouns import Candidate, Media, Prediction, Sample
 from monoglot.plugins import HOW, media_kinds
@@ -194,8 +195,8 @@ class Predictor:
                     answers[index] = read
                 else:
                     examples.append((index, read))
-            examples.sort(key=lambda pair: _kind(pair[1]))
-            for (adapter, *_), group in groupby(examples, key=lambda pair: _kind(pair[1])[:3]):
+            examples.sort(key=lambda pair: self._kind(pair[1]))
+            for (adapter, *_), group in groupby(examples, key=lambda pair: self._kind(pair[1])[:4]):
                 members, answering = list(group), self.adapted.get(adapter, self)
                 for first in range(0, len(members), batch_size):
                     part = members[first : first + batch_size]
@@ -206,6 +207,14 @@ class Predictor:
                         yield answers[given]
                         given += 1
             yield from (answers[index] for index in range(given, len(window)))
+
+    def _kind(self, example: Example) -> tuple[str, str, int, int, tuple[int, ...]]:
+        """Rows of one kind run together: one adapter, task and head, constrained or not (free answers behind prompts of one length), then similar lengths."""
+        sample = example.sample
+        head = self.adapted.get(_adapter(sample), self)._head_of(sample)
+        lengths = (len(example.sequence.source_ids), *(grid.length for grid in example.grids))
+        given = -1 if example.posed.choices else len(example.sequence.given_ids)
+        return _adapter(sample), sample.task, -1 if head is None else head, given, lengths
 
     def _read(self, row: Sample | BadRow | dict[str, Any]) -> Example | Prediction:
         """One row ready to run, or the error that is its answer."""
@@ -243,33 +252,18 @@ class Predictor:
 
     @torch.no_grad()
     def _answer(self, examples: list[Example]) -> list[Prediction]:
-        """One batch of one task."""
+        """One batch of one kind."""
         batch = self.preparer.collate(examples).to(self.model.words.weight.device)
-        encoded = features(self.model, batch, self.cache)
-        memory = self.model.encode(batch, encoded)
-        said: dict[int, Prediction] = {}
-        by_head: dict[int, list[int]] = {}
-        for row, example in enumerate(examples):
-            if (head := self._head_of(example.sample)) is not None:
-                by_head.setdefault(head, []).append(row)
-        for head, rows in by_head.items():
-            x = pooled(batch, encoded, memory, self._heads[head].blocks)[rows]
-            said |= dict(zip(rows, self._pick(self._heads[head], x, [examples[row].sample for row in rows])))
-        free = [row for row in range(len(examples)) if row not in said]
-        if free:
-            if said:
-                index = torch.tensor(free, device=memory.states.device)
-                memory, codes = memory.select(index), None if batch.code_rows is None else batch.code_rows[index]
-            else:
-                codes = batch.code_rows
-            left = [examples[row] for row in free]
-            constraints = [self._constraint(example) for example in left]
-            if self.search.score_all and left[0].posed.choices:
-                found = self._score_all(left, memory, constraints)
-            else:
-                found = self._search(left, memory, constraints, codes)
-            said |= dict(zip(free, map(self._prediction, left, found)))
-        return [said[row] for row in range(len(examples))]
+        head = self._head_of(examples[0].sample)
+        if head is not None:
+            return self._pick(self._heads[head], batch, [example.sample for example in examples])
+        memory = self.model.encode(batch, features(self.model, batch, self.cache))
+        constraints = [self._constraint(example) for example in examples]
+        if self.search.score_all and examples[0].posed.choices:
+            found = self._score_all(examples, memory, constraints)
+        else:
+            found = self._search(examples, memory, constraints, batch.code_rows)
+        return [self._prediction(example, hypotheses) for example, hypotheses in zip(examples, found)]
 
     def _head_of(self, sample: Sample) -> int | None:
         """The head that answers a sample: its question's, if that knows all of the choices."""
@@ -278,8 +272,9 @@ class Predictor:
             return None
         return known[0] if set(sample.choices) <= set(self._heads[known[0]].classes) else None
 
-    def _pick(self, head: Head, x: torch.Tensor, samples: Sequence[Sample]) -> list[Prediction]:
-        """What a head says of features float32[B, F], among each sample's choices."""
+    def _pick(self, head: Head, batch: Batch, samples: Sequence[Sample]) -> list[Prediction]:
+        """What a head says of the rows of a batch, among each sample's choices."""
+        x = pooled(batch, *encode(self.model, batch, head.blocks, self.cache), head.blocks)
         predictions = []
         for sample, row in zip(samples, head.probabilities(x)):
             allowed = [index for index, name in enumerate(head.classes) if name in sample.choices]
@@ -378,10 +373,3 @@ def _name(folder: str | Path) -> str:
 def _adapter(sample: Sample) -> str:
     """The adapter that a row asks for; '' for none."""
     return str(sample.meta.get("adapter") or "")
-
-
-def _kind(example: Example) -> tuple[str, str, int, tuple[int, ...]]:
-    """Rows of one kind run together: one adapter and task, constrained or not (free answers behind prompts of one length), then similar lengths."""
-    lengths = (len(example.sequence.source_ids), *(grid.length for grid in example.grids))
-    given = -1 if example.posed.choices else len(example.sequence.given_ids)
-    return _adapter(example.sample), example.sample.task, given, lengths
