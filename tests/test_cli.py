@@ -191,7 +191,7 @@ WRONG = {
     ),
     "no such pack": (
         ["data", "build", "emojis"],
-        "no pack named 'emojis'; closest: 'emoji'; known: clips, docstrings, emoji, packages, prompts, sounds,"
+        "no pack named 'emojis'; closest: 'emoji'; known: clips, docstrings, emoji, packages, prompts, sensor, sounds,"
         " spoken, sprites",
     ),
     "no file to validate": (
