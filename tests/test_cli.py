@@ -194,7 +194,7 @@ WRONG = {
     ),
     "no such pack": (
         ["data", "build", "emojis"],
-        "no pack named 'emojis'; closest: 'emoji'; known: clips, docstrings, emoji, packages, prompts, solar,"
+        "no pack named 'emojis'; closest: 'emoji'; known: clips, docstrings, emoji, packages, prompts, sensor, solar,"
         " sounds, speakers, spoken, sprites",
     ),
     "no file to validate": (

@@ -23,9 +23,11 @@ def stored(path, found) -> None:
     path.parent.mkdir(parents=True)
     holder = np.empty((), object)
     holder[()] = found
-    np.save(path, holder, allow_pickle=True)
     # The package's file was written by an older numpy, whose modules had other names.
-    path.write_bytes(path.read_bytes().replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
+    pickled = pickle.dumps(holder, protocol=2).replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+    with open(path, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(holder))
+        file.write(pickled)
 
 
 @pytest.fixture
