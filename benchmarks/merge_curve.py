@@ -138,7 +138,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             method: made(seed["seed"], method, method=method, base="nano", **METHODS[method])
             for method in arguments.methods
         }
-    if arguments.seeds > 1:
+    if arguments.soups and arguments.seeds > 1:
         soups = {task: [pair[place] for pair in pairs.values()] for place, task in enumerate(TASKS)}
         found["soups"] = {
             task: parts.once(f"soup {task}", lambda task=task: merged(soups[task], arguments, judge)) for task in TASKS
@@ -211,6 +211,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=3e-4)
     parser.add_argument("--rows", type=int, default=100, help="held-out rows of each task")
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--soups", action=argparse.BooleanOptionalAction, default=True, help="of all seeds of a task")
     parser.add_argument("--work", type=Path, default=Path("runs/merge_curve"), help="models, features, finished parts")
     parser.add_argument("--figure", type=Path, default=Path("docs/merge_curve.png"))
     parser.add_argument("--out", type=Path)
