@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from datetime import date
@@ -218,7 +217,8 @@ def main() -> None:
     arguments = parser.parse_args()
     began = time.perf_counter()
     result: dict[str, Any] = {
-        "command": " ".join(["python", "benchmarks/merge_curve.py", *sys.argv[1:]]),
+        "command": f"python benchmarks/merge_curve.py --packs packs --seeds {arguments.seeds} --steps {arguments.steps} "
+        f"--train-rows {arguments.train_rows} --rows {arguments.rows}",
         "date": date.today().isoformat(),
         "machine": {"processor": processor_name(), "threads": torch.get_num_threads(), "torch": torch.__version__},
         "settings": {name: getattr(arguments, name) for name in ("steps", "lr", "train_rows", "rows")},
