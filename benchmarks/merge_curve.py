@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from datetime import date
@@ -33,13 +32,13 @@ from monoglot.train.recipe import Recipe
 from monoglot.train.run import processor_name
 
 TASKS: dict[str, dict[str, Any]] = {
-    "kinds": {"test": "emoji/kinds.test.jsonl", "train": [("kinds", "emoji/kinds.train.jsonl", 16, 0)]},
+    "kinds": {"test": "emoji/kinds.test.jsonl", "train": {"emoji/kinds.train.jsonl": 16}},
     "drums": {
         "test": "sounds/drums.test.jsonl",
-        "train": [("drums", "sounds/drums.train.jsonl", 10, 2), ("more", "sounds/drums_sharealike.train.jsonl", 6, 2)],
+        "train": {"sounds/drums.train.jsonl": 10, "sounds/drums_sharealike.train.jsonl": 6},
     },
 }
-"""Of each task: held-out rows, and (name, rows, rows a step, augmented copies) of what it is learned from."""
+"""Of each task: held-out rows, and how many rows of which files stand in every step."""
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Of the second task's expert."""
 METHODS: dict[str, dict[str, Any]] = {"task_arithmetic": {"scale": 2.0}, "ties": {}, "dare": {}, "model_stock": {}}
@@ -71,10 +70,10 @@ def expert(task: str, seed: int, arguments: argparse.Namespace) -> Path:
         "name": f"{task}_{seed}",
         "seed": seed,
         "start": "nano",
-        "data_folder": str(arguments.packs),
+        "data_folder": ".",
         "mixture": [
-            {"name": name, "data": data, "quota": quota, "augment": augment}
-            for name, data, quota, augment in TASKS[task]["train"]
+            {"name": Path(file).stem, "data": str(spread(arguments.packs / file, arguments)), "quota": quota}
+            for file, quota in TASKS[task]["train"].items()
         ],
         "steps": arguments.steps,
         "freeze": ["words", "encoders"],
@@ -87,6 +86,19 @@ def expert(task: str, seed: int, arguments: argparse.Namespace) -> Path:
             shutil.rmtree(folder)
         train(Recipe.model_validate(page), folder, resume=begun, quiet=True)
     return folder / "model"
+
+
+def spread(file: Path, arguments: argparse.Namespace) -> Path:
+    """A part of a file's rows, spread evenly over it: what all seeds learn from is encoded once."""
+    part = arguments.work.resolve() / file.name
+    if not part.exists():
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        count = min(arguments.train_rows, len(rows))
+        rows = [rows[index * len(rows) // count] for index in range(count)]
+        for row in rows:
+            row |= {kind: str(file.parent.resolve() / row[kind]) for kind in ("image", "audio") if kind in row}
+        part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return part
 
 
 def measure(folder: Path | str, judge: Judge) -> dict[str, float]:
@@ -111,12 +123,13 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     parts = Parts(arguments.work / "parts.jsonl")
     one, two = TASKS
     found: dict[str, Any] = {"nano": parts.once("nano", lambda: measure("nano", judge)), "seeds": []}
-    pairs = {seed: [expert(task, seed, arguments) for task in TASKS] for seed in range(arguments.seeds)}
+    pairs: dict[int, list[Path]] = {}
 
     def made(seed: int, name: str, **told: Any) -> dict[str, float]:
         return parts.once(f"{seed} {name}", lambda: merged(pairs[seed], arguments, judge, **told))
 
-    for seed in pairs:
+    for seed in range(arguments.seeds):
+        pairs[seed] = [expert(task, seed, arguments) for task in TASKS]
         line = {str(w): made(seed, str(w), method="interpolate", weights=[1 - w, w]) for w in WEIGHTS}
         found["seeds"].append({"seed": seed, "line": line})
     for seed in found["seeds"]:
@@ -124,7 +137,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             method: made(seed["seed"], method, method=method, base="nano", **METHODS[method])
             for method in arguments.methods
         }
-    if arguments.seeds > 1:
+    if arguments.soups and arguments.seeds > 1:
         soups = {task: [pair[place] for pair in pairs.values()] for place, task in enumerate(TASKS)}
         found["soups"] = {
             task: parts.once(f"soup {task}", lambda task=task: merged(soups[task], arguments, judge)) for task in TASKS
@@ -192,20 +205,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--packs", type=Path, default=Path("packs"))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=60, help="of fine-tuning, 16 rows each")
+    parser.add_argument("--steps", type=int, default=40, help="of fine-tuning, 16 rows each")
+    parser.add_argument("--train-rows", type=int, default=400, help="of each file that is learned from")
     parser.add_argument("--lr", type=float, default=3e-4)
     parser.add_argument("--rows", type=int, default=100, help="held-out rows of each task")
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--soups", action=argparse.BooleanOptionalAction, default=True, help="of all seeds of a task")
     parser.add_argument("--work", type=Path, default=Path("runs/merge_curve"), help="models, features, finished parts")
     parser.add_argument("--figure", type=Path, default=Path("docs/merge_curve.png"))
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     began = time.perf_counter()
     result: dict[str, Any] = {
-        "command": " ".join(["python", "benchmarks/merge_curve.py", *sys.argv[1:]]),
+        "command": f"python benchmarks/merge_curve.py --packs packs --seeds {arguments.seeds} --steps {arguments.steps} "
+        f"--train-rows {arguments.train_rows} --rows {arguments.rows}",
         "date": date.today().isoformat(),
         "machine": {"processor": processor_name(), "threads": torch.get_num_threads(), "torch": torch.__version__},
-        "settings": {"steps": arguments.steps, "lr": arguments.lr, "rows": arguments.rows},
+        "settings": {name: getattr(arguments, name) for name in ("steps", "lr", "train_rows", "rows")},
         **run(arguments),
     }
     result["seconds"], result["load"] = round(time.perf_counter() - began), round(os.getloadavg()[0], 2)

@@ -24,6 +24,7 @@ from monoglot.merge.parents import Stored
 from monoglot.merge.recipe import make_page, read_page
 from monoglot.merge.run import merge
 from monoglot.merge.write import write_safetensors
+from monoglot.model.head import Head
 from monoglot.model.lora import Lora, add_lora, fold_lora, lora_names
 from monoglot.store import load_model, read_weights, save_model
 from monoglot.text.tokenizer import Tokenizer
@@ -170,7 +171,7 @@ def test_answers_of_all_parents_are_answers_of_the_result(family, tmp_path):
     assert read_answers(done.folder) == (Answers(task="classify", text="what?", choices=("x", "y", "z")),)
 
 
-def adapter(folder: Path, base: str, *, seed: int, heads=None) -> str:
+def adapter(folder: Path, base: str, *, seed: int, head: Head | None = None) -> str:
     """Low-rank changes of the decoder and a changed norm, on a base."""
     model, _ = load_model(Path(base))
     lora = Lora(rank=2, layers=("decoder_layers",))
@@ -181,7 +182,7 @@ def adapter(folder: Path, base: str, *, seed: int, heads=None) -> str:
             name: torch.randn(model.get_parameter(name).shape, generator=generator) for name in lora_names(model)
         }
     changed["encoder_norm.weight"] = torch.full((32,), float(seed))
-    settings = {"kind": "ridge"} if heads else None
+    heads, settings = ({}, None) if head is None else ({0: head.state()[0]}, head.state()[1])
     answers = (Answers(task="summarize", text=f"{seed}", choices=("yes", "no"), head=settings),)
     about = Base(name="base", path=str(Path(base).absolute()), sha256=sha256_of(Path(base) / "model.safetensors"))
     save_adapter(folder, AdapterSettings(base=about, method="lora", lora=lora, answers=answers), changed, heads=heads)
@@ -203,7 +204,10 @@ def test_adapters_are_merged_as_the_models_that_they_make(family, tmp_path):
     assert [given.text for given in read_answers(done.folder)] == ["1", "2"]
     told = json.loads((done.folder / "lineage.json").read_text())["parents"][0]
     assert told == {"model": parents[0], "sha256": sha256_of(Path(parents[0]) / "adapter.safetensors"), "weight": 0.5}
-    with_head = adapter(tmp_path / "head", family["base"], seed=3, heads={0: {"weight": torch.zeros(2, 32)}})
+    head = Head(
+        "ridge", ("yes", "no"), {"x": 4}, torch.zeros(4), torch.ones(4), torch.ones(2, 4), torch.ones(2), 1.0, ""
+    )
+    with_head = adapter(tmp_path / "head", family["base"], seed=3, head=head)
     line = refused(family["a"], with_head, out=str(tmp_path / "n"))
     assert "answers by a head of its own, which cannot be merged" in line
 
