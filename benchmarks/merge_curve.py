@@ -4,8 +4,8 @@
 
 For each seed nano is fine-tuned on task A (is a solar cell defective, pictures) and on task B (which word is spoken, in three languages, sounds)
 with its words and encoders frozen; the two are interpolated at five weights, merged by each method at its own settings, and tested on held-out rows of
-both tasks (other blocks of cells, other speakers). Needs the packs solar and speakers. The experts of all seeds on one task make a soup. Nothing is chosen by the test rows. Finished parts are kept beside the result: a run that was
-stopped goes on. The figure goes to docs/merge_curve.png.
+both tasks (other blocks of cells, other speakers). Needs the packs solar and speakers. The experts of all seeds on one task make a soup. Nothing is
+chosen by the test rows. Finished parts are kept beside the result: a run that was stopped goes on. The figure goes to docs/merge_curve.png.
 """
 
 from __future__ import annotations
