@@ -320,6 +320,122 @@ def adapt(
 
 
 @app.command()
+def fewshot(
+    data: Annotated[Path, typer.Option("--data", help="Rows of one task to take shots from (JSONL).")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for cells.jsonl, fewshot.json, fewshot.png, report.html.")],
+    model: Model = "nano",
+    test: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--test", help="Rows to score with; else whole groups of --data are set apart."),
+    ] = None,
+    shots: Annotated[
+        str, typer.Option("--shots", help="Rows of each answer, parted by commas; 'all' for every row.")
+    ] = "1,2,5,10,20,50,all",
+    seeds: Annotated[int, typer.Option("--seeds", help="How often shots are drawn.")] = 3,
+    methods: Annotated[
+        str, typer.Option("--methods", help="Ways to adapt, parted by commas: head, connector, lora, full, auto.")
+    ] = "head,lora",
+    rivals: Annotated[
+        str,
+        typer.Option(
+            "--rivals", help="Dedicated models on the same rows: probe, finetune, tfidf; 'auto' for what fits, 'none'."
+        ),
+    ] = "auto",
+    limit_test: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--limit-test", min=1, help="At most so many test rows."),
+    ] = None,
+    minutes_each: Annotated[
+        float, typer.Option("--minutes-each", min=0.01, help="Most that one training may take.")
+    ] = 2.0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the cells that --out has already.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the adapters, in OUT/adapters.")] = False,
+    threads: Threads = None,
+) -> None:
+    """Curves of few shots: the model, adapted, against dedicated models trained on the same rows."""
+    _threads(threads)
+    from monoglot.adapt.fewshot import fewshot as run
+
+    page = run(
+        model,
+        data,
+        out,
+        test=test,
+        shots=shots,
+        seeds=seeds,
+        methods=methods,
+        rivals=rivals,
+        limit_test=limit_test,
+        minutes=minutes_each,
+        resume=resume,
+        keep=keep,
+    )
+    typer.echo(str(page))
+
+
+@app.command()
+def transfer(
+    tasks: Annotated[Path, typer.Argument(help="A YAML page: tasks, a list of {name, train, test}; old, other rows.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for cells.jsonl, transfer.json, .png and report.html.")],
+    model: Model = "nano",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How often all is repeated, with other rows.")] = 3,
+    shots: Annotated[int, typer.Option("--shots", min=1, help="Rows of each answer that a target learns from.")] = 20,
+    source_shots: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--source-shots", min=1, help="Rows of each answer of a source; all unless given."),
+    ] = None,
+    method: Annotated[str, typer.Option("--method", help="How to adapt, as for `monoglot adapt`.")] = "lora",
+    steps: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--steps", min=1, help="Of each adaptation; as many as its rows ask for unless given."),
+    ] = None,
+    limit: Annotated[Optional[int], typer.Option("--limit", min=1, help="Score at most so many rows of each.")] = None,  # noqa: UP045
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the cells that --out has.")] = False,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Rows that run together.")] = 16,
+    threads: Threads = None,
+) -> None:
+    """Measure which task helps which, and what is forgotten: a matrix with intervals, a figure, a page."""
+    from monoglot.adapt.transfer import show
+    from monoglot.adapt.transfer import transfer as run
+
+    _threads(threads)
+    found = run(
+        tasks,
+        model,
+        out,
+        seeds=seeds,
+        shots=shots,
+        source_shots=source_shots,
+        method=method,
+        steps=steps,
+        limit=limit,
+        resume=resume,
+        batch_size=batch,
+    )
+    show(found, out)
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="A model folder, a bundled model, or predictions (.jsonl) of the rows.")],
+    b: Annotated[str, typer.Argument(help="The other one.")],
+    data: Annotated[list[Path], typer.Option("--data", help="Rows with answers (JSONL); may be given several times.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Where everything goes (JSON).")] = None,
+    examples: Annotated[
+        int, typer.Option("--examples", min=0, help="Rows whose score changed to write beside --out, of each task.")
+    ] = 0,
+    limit: Annotated[Optional[int], typer.Option("--limit", min=1, help="At most so many rows of each file.")] = None,  # noqa: UP045
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Rows that run together.")] = 16,
+    threads: Threads = None,
+) -> None:
+    """Say whether B is better than A on the same rows: paired differences, intervals, tests."""
+    from monoglot.evaluate.compare import compare as run
+
+    _threads(threads)
+    run(a, b, data, out=out, examples=examples, limit=limit, batch_size=batch)
+
+
+@app.command()
 def merge(
     models: Annotated[
         list[str],
@@ -389,122 +505,6 @@ def merge(
     from monoglot.merge.run import merge as run
 
     typer.echo(str(run(page).folder))
-
-
-@app.command()
-def fewshot(
-    data: Annotated[Path, typer.Option("--data", help="Rows of one task to take shots from (JSONL).")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for cells.jsonl, fewshot.json, fewshot.png, report.html.")],
-    model: Model = "nano",
-    test: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("--test", help="Rows to score with; else whole groups of --data are set apart."),
-    ] = None,
-    shots: Annotated[
-        str, typer.Option("--shots", help="Rows of each answer, parted by commas; 'all' for every row.")
-    ] = "1,2,5,10,20,50,all",
-    seeds: Annotated[int, typer.Option("--seeds", help="How often shots are drawn.")] = 3,
-    methods: Annotated[
-        str, typer.Option("--methods", help="Ways to adapt, parted by commas: head, connector, lora, full, auto.")
-    ] = "head,lora",
-    rivals: Annotated[
-        str,
-        typer.Option(
-            "--rivals", help="Dedicated models on the same rows: probe, finetune, tfidf; 'auto' for what fits, 'none'."
-        ),
-    ] = "auto",
-    limit_test: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option("--limit-test", min=1, help="At most so many test rows."),
-    ] = None,
-    minutes_each: Annotated[
-        float, typer.Option("--minutes-each", min=0.01, help="Most that one training may take.")
-    ] = 2.0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the cells that --out has already.")] = False,
-    keep: Annotated[bool, typer.Option("--keep", help="Keep the adapters, in OUT/adapters.")] = False,
-    threads: Threads = None,
-) -> None:
-    """Curves of few shots: the model, adapted, against dedicated models trained on the same rows."""
-    _threads(threads)
-    from monoglot.adapt.fewshot import fewshot as run
-
-    page = run(
-        model,
-        data,
-        out,
-        test=test,
-        shots=shots,
-        seeds=seeds,
-        methods=methods,
-        rivals=rivals,
-        limit_test=limit_test,
-        minutes=minutes_each,
-        resume=resume,
-        keep=keep,
-    )
-    typer.echo(str(page))
-
-
-@app.command()
-def compare(
-    a: Annotated[str, typer.Argument(help="A model folder, a bundled model, or predictions (.jsonl) of the rows.")],
-    b: Annotated[str, typer.Argument(help="The other one.")],
-    data: Annotated[list[Path], typer.Option("--data", help="Rows with answers (JSONL); may be given several times.")],
-    out: Annotated[Path | None, typer.Option("--out", help="Where everything goes (JSON).")] = None,
-    examples: Annotated[
-        int, typer.Option("--examples", min=0, help="Rows whose score changed to write beside --out, of each task.")
-    ] = 0,
-    limit: Annotated[Optional[int], typer.Option("--limit", min=1, help="At most so many rows of each file.")] = None,  # noqa: UP045
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Rows that run together.")] = 16,
-    threads: Threads = None,
-) -> None:
-    """Say whether B is better than A on the same rows: paired differences, intervals, tests."""
-    from monoglot.evaluate.compare import compare as run
-
-    _threads(threads)
-    run(a, b, data, out=out, examples=examples, limit=limit, batch_size=batch)
-
-
-@app.command()
-def transfer(
-    tasks: Annotated[Path, typer.Argument(help="A YAML page: tasks, a list of {name, train, test}; old, other rows.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for cells.jsonl, transfer.json, .png and report.html.")],
-    model: Model = "nano",
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How often all is repeated, with other rows.")] = 3,
-    shots: Annotated[int, typer.Option("--shots", min=1, help="Rows of each answer that a target learns from.")] = 20,
-    source_shots: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option("--source-shots", min=1, help="Rows of each answer of a source; all unless given."),
-    ] = None,
-    method: Annotated[str, typer.Option("--method", help="How to adapt, as for `monoglot adapt`.")] = "lora",
-    steps: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option("--steps", min=1, help="Of each adaptation; as many as its rows ask for unless given."),
-    ] = None,
-    limit: Annotated[Optional[int], typer.Option("--limit", min=1, help="Score at most so many rows of each.")] = None,  # noqa: UP045
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the cells that --out has.")] = False,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Rows that run together.")] = 16,
-    threads: Threads = None,
-) -> None:
-    """Measure which task helps which, and what is forgotten: a matrix with intervals, a figure, a page."""
-    from monoglot.adapt.transfer import show
-    from monoglot.adapt.transfer import transfer as run
-
-    _threads(threads)
-    found = run(
-        tasks,
-        model,
-        out,
-        seeds=seeds,
-        shots=shots,
-        source_shots=source_shots,
-        method=method,
-        steps=steps,
-        limit=limit,
-        resume=resume,
-        batch_size=batch,
-    )
-    show(found, out)
 
 
 @app.command("import")
