@@ -291,6 +291,9 @@ def adapt(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="A field of the training recipe: key=value; several times.")
     ] = None,
+    refit: Annotated[
+        bool, typer.Option(help="Learn from all rows in the end, also those that were set apart for the scores.")
+    ] = True,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a run was stopped.")] = False,
     threads: Threads = None,
 ) -> None:
@@ -314,6 +317,7 @@ def adapt(
         replay_share=replay_share,
         old=old or (),
         changes=read_overrides(overrides or ()),
+        refit=refit,
         resume=resume,
         command=_command(),
     )

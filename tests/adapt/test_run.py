@@ -207,7 +207,7 @@ def test_few_rows_are_all_learned_from(base, colours, tmp_path):
     result = adapt(base, colours("train", numbers=range(3)), tmp_path / "out", quiet=True)
     assert (result.before, result.after) == ([], [])
     assert result.why.startswith("6 rows are too few to hold some out and compare, so 'head' without a comparison; ")
-    assert lineage(result.folder)["rows"] == {"train": 6, "held_out": 0}
+    assert lineage(result.folder)["rows"] == {"train": 6, "held_out": 0, "refitted": False}
     assert "No rows were held out" in (result.folder / "report.html").read_text()
 
 
@@ -264,7 +264,7 @@ def test_a_chain_of_two(base, colours, tmp_path):
     assert page["parents"] == [{"model": str(base), "sha256": weights_sha256(base)}]
     assert (page["method"], page["before"], page["seed"], page["shots"]) == ("lora", [], 0, None)
     assert page["data"] == [{"path": str(train), "sha256": sha256_of(train)}]
-    assert page["rows"] == {"train": 16, "held_out": 0}
+    assert page["rows"] == {"train": 16, "held_out": 0, "refitted": False}
     assert page["command"] == "monoglot adapt ..."
     assert (first.folder / page["base"]["path"]).resolve() == base.resolve()
     second = adapt(
@@ -489,3 +489,28 @@ def test_the_verb(base, colours, tmp_path, command):
     line = "command line: --set: does not go with --method head; it has no training recipe\n"
     options[options.index("lora")] = "head"
     assert command("adapt", "--model", base, *options) == (2, "", line)
+
+
+@pytest.mark.parametrize("method", ["head", "lora"])
+def test_all_rows_are_learned_from_in_the_end(base, colours, tmp_path, method, monkeypatch):
+    """The scores are of what was learned without the held-out rows; what is kept is what all rows give in the steps that were found."""
+    rows = colours("train", numbers=range(10))
+    changes = {} if method == "head" else {"steps": 24, "validate_every": 8, "optimizer": {"lr": 0.02}}
+    given = {"method": method, "quiet": True}
+    first = adapt(base, rows, tmp_path / "first" / "out", refit=False, changes=changes, **given)
+    both = adapt(base, rows, tmp_path / "both" / "out", changes=changes, **given)
+    assert (first.refitted, both.refitted) == (False, True)
+    assert [score.value for score in both.after] == [score.value for score in first.after]
+    written = {path.stem: len(targets(path)) for path in (both.folder / "rows").iterdir()}
+    assert written == {"train": 16, "held_out": 4, "all": 20}
+    assert lineage(both.folder)["rows"] == {"train": 16, "held_out": 4, "refitted": True}
+    monkeypatch.setattr(run_module, "_set_apart", lambda samples, seed: (samples, []))
+    if changes:
+        changes = changes | {"steps": both.steps - first.steps}
+    alone = adapt(base, rows, tmp_path / "again", changes=changes, **given)
+    kept, wanted = read_adapter(both.folder), read_adapter(alone.folder)
+    assert kept.tensors.keys() == wanted.tensors.keys()
+    assert all(torch.equal(kept.tensors[name], tensor) for name, tensor in wanted.tensors.items())
+    assert sorted(path.name for path in both.folder.iterdir() if path.is_dir()) == (
+        ["rows"] if method == "head" else ["rows", "run", "run_held_out"]
+    )

@@ -8,6 +8,7 @@ The folder is the result itself: `monoglot predict --model FOLDER`. rows/ in it 
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shutil
@@ -70,6 +71,7 @@ LOOKS = 8
 """Times that it is looked at, at most."""
 SCORED = 500
 """Held-out rows that are answered before and after, at most."""
+AUTO_MINUTES = 2.0
 LEAST_STEPS = 20
 """With less time than for so many, nothing is trained step by step."""
 
@@ -94,6 +96,8 @@ class Adapted:
     """Of the same held-out rows; empty if there are none."""
     notes: tuple[str, ...] = ()
     """What there is to know about the rows."""
+    refitted: bool = False
+    """The result has learned from the held-out rows, too, after they had been scored."""
 
 
 @dataclass
@@ -103,10 +107,12 @@ class Job:
     model: Path
     out: Path
     rows: Path
-    """Folder of train.jsonl and held_out.jsonl."""
+    """Folder of train.jsonl, held_out.jsonl and all.jsonl."""
     train: list[Sample]
     held_out: list[Sample]
     answers: tuple[Answers, ...]
+    file: str = "train"
+    """Name of the rows to train on, in the folder of rows."""
     heads: dict[int, dict[str, Tensor]] = field(default_factory=dict)
     """Tensors of heads that the model has for other questions than those of the rows, by the place of their answers."""
     replay: Sequence[Path] = ()
@@ -135,6 +141,7 @@ def adapt(
     replay_share: float = 0.25,
     old: Sequence[Path] = (),
     changes: dict[str, Any] | None = None,
+    refit: bool = True,
     resume: bool = False,
     quiet: bool = False,
     command: str = "",
@@ -151,6 +158,7 @@ def adapt(
         replay: old rows to repeat against forgetting, a `replay_share` of every step.
         old: rows of old abilities that are scored before and after.
         changes: fields of the training recipe, for example {"steps": 300}.
+        refit: learn from all rows in the end, if some of `data` were set apart; the scores are of what was learned without these.
 
     Raises:
         InputError: rows, model or folder are not as they must be; told before anything is trained.
@@ -172,9 +180,12 @@ def adapt(
     )
     if shots is not None:
         samples = take_shots(samples, shots, seed=seed)
+    refit = refit and apart is None
+    everything = samples
     if apart is None:
         samples, apart = _set_apart(samples, seed)
-    answers = _answers(folder, samples)
+    answers = _answers(folder, everything if refit else samples)
+    everything = with_choices(everything, answers)
     samples, apart = with_choices(samples, answers), _spread(with_choices(apart, answers), SCORED)
     apart = [sample for sample in apart if sample.targets or sample.box]
     replayed = {f"replay_{n}_{Path(path).stem}": with_choices(_old(path), answers) for n, path in enumerate(replay, 1)}
@@ -190,7 +201,7 @@ def adapt(
         replayed=replayed,
         replay_share=replay_share,
         seed=seed,
-        minutes=2.0 if minutes is None and method == "auto" else minutes,
+        minutes=_time(minutes, method, halved=refit and bool(apart)),
         changes=dict(changes or {}),
         quiet=quiet,
         resume=resume,
@@ -212,10 +223,15 @@ def adapt(
     before, said["before"] = _scores(predictor, apart, samples, seed)
     old_before = {name: _scores(predictor, rows, [], seed)[0] for name, rows in old_rows.items()}
     done = _one(job, predictor, names[0], why) if len(names) == 1 else _auto(job, predictor, names, console)
+    after, said["after"] = _scores(load_keeping(out), apart, samples, seed)
+    refit = refit and bool(apart)
+    if refit:
+        done = _on_all(job, predictor, done, everything, console)
     adapted = load_keeping(out)
-    after, said["after"] = _scores(adapted, apart, samples, seed)
     old_after = {name: _scores(adapted, rows, [], seed)[0] for name, rows in old_rows.items()}
-    result = Adapted(out, done.method, done.why, done.seconds, _kept(out), done.steps, before, after, audit.notes)
+    result = Adapted(
+        out, done.method, done.why, done.seconds, _kept(out), done.steps, before, after, audit.notes, refit
+    )
     forgotten = {name: (old_before[name], old_after[name]) for name in old_rows}
     _write_lineage(job, result, paths, held_out, shots, forgotten, command)
     if not quiet:
@@ -279,6 +295,36 @@ def _auto(job: Job, predictor: Predictor, names: Sequence[str], console: Console
     return Done(best[1], why, time.perf_counter() - began, best[2].steps)
 
 
+def _on_all(job: Job, predictor: Predictor, done: Done, samples: list[Sample], console: Console) -> Done:
+    """The same once more from all rows, for as long as the held-out ones said; the result takes the place of the first."""
+    changes = job.changes
+    if METHODS[done.method].page is not None:
+        changes = {**changes, "steps": _steps_found(job.out / "run")}
+    told = f" for {changes['steps']} steps" if "steps" in changes else ""
+    console.print(f"once more from all {len(samples)} rows{told}", highlight=False)
+    write_samples(job.rows / "all.jsonl", samples)
+    again = replace(
+        job, out=job.out / "again", train=samples, held_out=[], file="all", minutes=None, changes=changes, resume=False
+    )
+    shutil.rmtree(again.out, ignore_errors=True)  # of a run that was stopped
+    last = _one(again, predictor, done.method, done.why)
+    if (job.out / "run").exists():
+        shutil.rmtree(job.out / "run_held_out", ignore_errors=True)
+        os.replace(job.out / "run", job.out / "run_held_out")
+    _bring(again.out, job.out)
+    shutil.rmtree(again.out, ignore_errors=True)
+    return replace(last, seconds=done.seconds + last.seconds, steps=done.steps + last.steps, why=done.why)
+
+
+def _steps_found(run: Path) -> int:
+    """Steps that suit all rows: twice as many as up to the best look, since the rate, which had hardly fallen there, falls to nothing in them."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    looks = [(line["held_out"]["held_out"], line["step"]) for line in lines if "held_out" in line]
+    steps: int = _page(run)["steps"]
+    best = min((look for look in looks if look[0] is not None), default=(0.0, steps))[1]
+    return min(steps, max(LEAST_STEPS, 2 * best))
+
+
 class TooLittleTime(InputError):
     """Training would take longer than there is time for."""
 
@@ -334,7 +380,7 @@ def _recipe(job: Job, method: str) -> Recipe:
         "start": job.model.name if _bundled(job.model) else str(job.model.resolve()),
         "data_folder": str(job.rows.resolve()),
         "seed": job.seed,
-        "mixture": [{"name": name, "data": "train.jsonl", "quota": quota}],
+        "mixture": [{"name": name, "data": f"{job.file}.jsonl", "quota": quota}],
         "steps": steps,
         "adapter": METHODS[method].adapter,
         "train_only": trained_parts(method, job.train),
@@ -445,6 +491,12 @@ def _check_out(out: Path, resume: bool) -> None:
         raise InputError.at(out, "--out", "the folder is not empty", "give a new one, or --resume to go on")
 
 
+def _time(minutes: float | None, method: str, *, halved: bool) -> float | None:
+    """Minutes for training; half of them if all rows are learned from afterwards."""
+    whole = AUTO_MINUTES if minutes is None and method == "auto" else minutes
+    return whole / 2 if whole is not None and halved else whole
+
+
 def _set_apart(samples: list[Sample], seed: int) -> tuple[list[Sample], list[Sample]]:
     """(to train on, held out): none are held out where each answer has few rows."""
     kinds = len(set(labels(samples)))
@@ -541,6 +593,9 @@ def show(result: Adapted, forgotten: dict[str, tuple[list[Score], list[Score]]])
             for was, now in zip(old, new):
                 table.add_row(*_line(f"{name}: {was.task} (old)", was, now))
         console.print(table)
+    if result.refitted:
+        told = "Scored without the held-out rows; what is kept has learned from them, too."
+        console.print(told, highlight=False, soft_wrap=True)
     what = f"{result.method} in {result.seconds:.1f} s, {result.megabytes:.2f} MB"
     console.print(f"{result.folder}: {what} ({result.why})", highlight=False, soft_wrap=True)
 
@@ -559,7 +614,11 @@ def _facts(result: Adapted, job: Job) -> list[tuple[str, str]]:
         ("base", job.model.name),
         ("method", f"{result.method}: {METHODS[result.method].what}"),
         ("why", result.why),
-        ("rows", f"{len(job.train)} trained on, {len(job.held_out)} held out"),
+        (
+            "rows",
+            f"{len(job.train)} trained on, {len(job.held_out)} held out"
+            + (", then all of them" if result.refitted else ""),
+        ),
         ("time", f"{result.seconds:.1f} s" + (f", {result.steps} steps" if result.steps else "")),
         ("size", f"{result.megabytes:.2f} MB"),
     ]
@@ -597,7 +656,7 @@ def _write_lineage(
         "data": [_about(path) for path in paths],
         "held_out": None if held_out is None else _about(held_out),
         "replay": [_about(path) for path in job.replay],
-        "rows": {"train": len(job.train), "held_out": len(job.held_out)},
+        "rows": {"train": len(job.train), "held_out": len(job.held_out), "refitted": result.refitted},
         "notes": list(result.notes),
         "seed": job.seed,
         "shots": shots,

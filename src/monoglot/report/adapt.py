@@ -60,7 +60,7 @@ def write_adapt_report(
     html = page.render(
         folder.resolve().name,
         sections,
-        lead="A model before and after it was adapted, by rows that it was not adapted to." if samples else "",
+        lead="A model before and after it was adapted, by rows that were held out." if samples else "",
         facts=facts,
         foot="Made by monoglot adapt. lineage.json beside this page has parents, data and scores.",
     )
