@@ -147,22 +147,29 @@ def page() -> None:
 
 def blocks(found: dict[str, Any]) -> Iterable[str]:
     facts = json.loads((RESULTS / "data.json").read_text())
-    yield "Score (percent right) on held-out rows, mean of the seeds ± 95% t interval; best of each line in bold. `k`: rows of each answer.\n"
+    yield "### Wins and losses\n"
+    yield "The better of nano's methods against the better dedicated model, trained on the same rows: points of accuracy, mean of the seeds and 95% t interval of the differences seed by seed. A win or a loss is an interval without 0.\n"
+    yield "| task | k | nano | best dedicated | difference | |"
+    yield "|---|---|---|---|---|---|"
+    for name, result in found.items():
+        for duel in result["duels"]:
+            rival = result["labels"].get(duel["rival"], duel["rival"])
+            half = "" if duel["half"] is None else f" ± {100 * duel['half']:.1f}"
+            yield f"| {name} | {duel['shots']} | {duel['method']} | {rival} | {100 * duel['difference']:+.1f}{half} | {duel['verdict']} |"
     for name, result in found.items():
         curves = {curve["name"]: curve for curve in result["curves"]}
-        names = list(curves)
-        about = facts[name]
-        yield f"\n**{name}**: {TASKS[name][0]}; {about['answers']} answers, {about['test']} test rows, seeds: {result['settings']['seeds']}\n"
-        labels = result["labels"]
-        yield "| k | " + " | ".join(labels.get(n, f"nano, {n}") for n in names) + " |"
+        about, names = facts[name], list(curves)
+        seeds = max(point["seeds"] for curve in curves.values() for point in curve["points"])
+        yield f"\n### {name}\n"
+        yield f"{TASKS[name][0].capitalize()}; {about['answers']} answers, {about['test']} test rows, {seeds} seeds. Accuracy in %, seconds to train (one thread, beside other jobs); best of each line in bold.\n"
+        yield "| k | " + " | ".join(result["labels"].get(n, f"**nano, {n}**") for n in names) + " |"
         yield "|---|" + "---|" * len(names)
-        shots = [point["shots"] for point in curves[names[0]]["points"]]
-        for k in shots:
-            points = [next((p for p in curves[n]["points"] if p["shots"] == k), None) for n in names]
-            best = max(p["score"] for p in points if p)
-            yield f"| {k} | " + " | ".join(cell(p, best) for p in points) + " |"
+        points = {n: {point["shots"]: point for point in curves[n]["points"]} for n in names}
+        for k in result["settings"]["shots"]:
+            here = [points[n].get(k) for n in names]
+            best = max((p["score"] for p in here if p), default=0.0)
+            yield f"| {k} | " + " | ".join(cell(p, best) for p in here) + " |"
         last = [curves[n]["points"][-1] for n in names]
-        yield "| seconds to train, most k | " + " | ".join(f"{p['seconds']:.1f}" for p in last) + " |"
         yield "| MB to keep | " + " | ".join(f"{p['megabytes']:.2f}" for p in last) + " |"
         yield f"\n![{name}](adapt_{name}.png)\n"
 
@@ -170,9 +177,9 @@ def blocks(found: dict[str, Any]) -> Iterable[str]:
 def cell(point: dict[str, Any] | None, best: float) -> str:
     if point is None:
         return "–"
-    half = point["half"]
-    said = f"{100 * point['score']:.1f}" + (f" ± {100 * half:.1f}" if half else "")
-    return f"**{said}**" if point["score"] == best else said
+    said = f"{100 * point['score']:.1f}" + ("" if point["half"] is None else f" ± {100 * point['half']:.1f}")
+    said = f"**{said}**" if point["score"] == best else said
+    return f"{said}, {point['seconds']:.0f} s"
 
 
 def main() -> None:
