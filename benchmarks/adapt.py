@@ -149,10 +149,8 @@ def blocks(found: dict[str, Any]) -> Iterable[str]:
     facts = json.loads((RESULTS / "data.json").read_text())
     yield "### Wins and losses\n"
     yield (
-        "The better of nano's methods against the better dedicated model, trained on the same rows: points of accuracy, mean of the seeds
-"
-        "and 95% t interval of the differences seed by seed. A win or a loss is an interval without 0.
-"
+        "The better of nano's methods against the better dedicated model, trained on the same rows: points of accuracy, mean of the seeds "
+        "and 95% t interval of the differences seed by seed. A win or a loss is an interval without 0.\n"
     )
     yield "| task | k | nano | best dedicated | difference | |"
     yield "|---|---|---|---|---|---|"
@@ -167,10 +165,8 @@ def blocks(found: dict[str, Any]) -> Iterable[str]:
         seeds = max(point["seeds"] for curve in curves.values() for point in curve["points"])
         yield f"\n### {name}\n"
         yield (
-            f"{TASKS[name][0].capitalize()}; {about['answers']} answers, {about['test']} test rows, {seeds} seeds. Accuracy in %, seconds to
-"
-            "train (one thread, beside other jobs); best of each line in bold.
-"
+            f"{TASKS[name][0].capitalize()}; {about['answers']} answers, {about['test']} test rows, {seeds} seeds. Accuracy in %, seconds to "
+            "train (one thread, beside other jobs); best of each line in bold.\n"
         )
         yield "| k | " + " | ".join(result["labels"].get(n, f"**nano, {n}**") for n in names) + " |"
         yield "|---|" + "---|" * len(names)
