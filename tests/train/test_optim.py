@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from small import tiny_model
 
 from monoglot.errors import InputError
+from monoglot.model.lora import Lora, add_lora, lora_names
 from monoglot.train.losses import token_losses
 from monoglot.train.optim import build_optimizer, freeze, schedule, set_rate
 from monoglot.train.recipe import Optimizer
@@ -95,3 +96,18 @@ def test_loss_against_torch(smoothing):
     theirs = torch.nn.functional.cross_entropy(logits, target, label_smoothing=smoothing * 11 / 10, reduction="none")
     torch.testing.assert_close(token_losses(logits, target, smoothing=smoothing), theirs)
     assert token_losses(logits[:0], target[:0]).shape == (0,)
+
+
+def test_low_rank_changes_are_trained_alone_or_left():
+    model = tiny_model(modalities={}, encoder_layers=1, decoder_layers=1)
+    add_lora(model, Lora(rank=1))
+
+    def trained() -> set[str]:
+        return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+    freeze(model, ("words",))
+    assert trained() == set(lora_names(model))
+    freeze(model, (), ("encoder_norm",))
+    assert trained() == {*lora_names(model), "encoder_norm.weight", "encoder_norm.bias"}
+    freeze(model, (), ("encoder_norm",), changes=False)
+    assert trained() == {"encoder_norm.weight", "encoder_norm.bias"}

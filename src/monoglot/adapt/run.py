@@ -489,6 +489,8 @@ def _check(job: Job, method: str) -> None:
 def _check_out(out: Path, resume: bool) -> None:
     if out.exists() and any(out.iterdir()) and not resume:
         raise InputError.at(out, "--out", "the folder is not empty", "give a new one, or --resume to go on")
+    if resume and "scores" in _page_of(out / "lineage.json"):
+        raise InputError.at(out, "--resume", "is finished already", "predict with it, or give a new folder")
 
 
 def _time(minutes: float | None, method: str, *, halved: bool) -> float | None:
@@ -679,12 +681,16 @@ def _write_lineage(
 
 def _before(model: Path) -> list[dict[str, Any]]:
     """What was adapted before this, the latest first: what each step of the way was, without its scores."""
-    path = model / "lineage.json"
-    page = read_json(path, "where a model comes from") if path.is_file() else {}
+    page = _page_of(model / "lineage.json")
     if "method" not in page:
         return []
     kept = {key: page.get(key) for key in ("parents", "method", "data", "rows", "seed", "shots", "steps", "monoglot")}
     return [kept, *page.get("before", [])]
+
+
+def _page_of(path: Path) -> dict[str, Any]:
+    """A model's lineage.json; empty if there is none."""
+    return read_json(path, "where a model comes from") if path.is_file() else {}
 
 
 def _about(path: Path) -> dict[str, Any]:

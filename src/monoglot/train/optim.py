@@ -15,9 +15,9 @@ from monoglot.model.lora import lora_names
 from monoglot.train.recipe import Optimizer
 
 
-def freeze(model: nn.Module, prefixes: Sequence[str], train_only: Sequence[str] = ()) -> None:
+def freeze(model: nn.Module, prefixes: Sequence[str], train_only: Sequence[str] = (), *, changes: bool = True) -> None:
     """Parameters whose name starts with one of `prefixes` are not trained. `train_only`, in place of them: only those whose name starts so are.
-    Beside low-rank changes nothing else is trained, unless `train_only` names it.
+    Beside low-rank changes nothing else is trained, unless `train_only` names it; `changes` False leaves these, too, as they are.
 
     Raises InputError for a prefix that fits no parameter.
     """
@@ -27,10 +27,10 @@ def freeze(model: nn.Module, prefixes: Sequence[str], train_only: Sequence[str] 
         if not any(name.startswith(prefix) for name in names):
             wrong = f"no parameter starts with {prefix!r}"
             raise InputError.at("recipe", field, wrong, f"they start with {_first_parts(names)}")
-    changes = set(lora_names(model))
+    low_rank = set(lora_names(model))
     for name, parameter in model.named_parameters():
-        if changes:
-            parameter.requires_grad_(name in changes or name.startswith(tuple(train_only)))
+        if low_rank:
+            parameter.requires_grad_((changes and name in low_rank) or name.startswith(tuple(train_only)))
         else:
             parameter.requires_grad_(name.startswith(given) == (field == "train_only"))
 

@@ -61,7 +61,9 @@ def show_plan(recipe: Recipe, console: Console | None = None) -> None:
     for plan in plans:
         if plan.page is not recipe and plan.page.model_changes:
             model = changed_model(model, plan.page.model_changes, seed=recipe.seed)
-        freeze(model, plan.page.freeze, plan.page.train_only)
+        freeze(
+            model, plan.page.freeze, plan.page.train_only, changes=recipe.lora is not None or not plan.page.train_only
+        )
         cache, in_bfloat16 = kept_features(recipe, model), precision(recipe, world.device) == "bfloat16"
         stand = Stand(first=first)
         stage = StageRun(recipe, plan, model, tokenizer, world, cache=cache, in_bfloat16=in_bfloat16, stand=stand)

@@ -362,7 +362,12 @@ class Run:
     def _begin_stage(self) -> None:
         recipe, stand = self.recipe, self.stand
         plan = self.plans[min(stand.stage, len(self.plans) - 1)]
-        freeze(self.model, plan.page.freeze, plan.page.train_only)
+        freeze(
+            self.model,
+            plan.page.freeze,
+            plan.page.train_only,
+            changes=recipe.lora is not None or not plan.page.train_only,
+        )
         cache = kept_features(recipe, self.model)
         in_bfloat16 = precision(recipe, self.world.device) == "bfloat16"
         self.stage = StageRun(
