@@ -60,7 +60,7 @@ def test_a_batch_of_many_kinds(preparer):
     ("sample", "error", "message"),
     [
         (Sample("1", "nmae", (RED,)), InputError, "no task named 'nmae'; closest: 'name'"),
-        (Sample("1", "name", (Media("smell", "a"),)), InputError, "image/video/audio: task 'name' needs one"),
+        (Sample("1", "name", (Media("smell", "a"),)), InputError, "smell: this model does not read it"),
         (Sample("1", "vqa", (RED, Media("smell", "a")), "x"), InputError, "sample 1: smell: this model does not read it; it reads: image, video, audio"),
         (Sample("1", "name", (Media("image", "absent.png"),)), MediaError, "absent.png"),
         (Sample("1", "vqa", (RED,), where="rows.jsonl:4"), InputError, "^rows.jsonl:4: text: "),
