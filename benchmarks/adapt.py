@@ -127,7 +127,10 @@ def run(name: str, work: Path, seeds: int, methods: str, rivals: str) -> None:
         minutes=120.0,
         resume=(folder / "out" / "cells.jsonl").exists(),
     )
-    shutil.copyfile(folder / "out" / "fewshot.json", RESULTS / f"{name}.json")
+    result = json.loads((folder / "out" / "fewshot.json").read_text(encoding="utf-8"))
+    write_json(
+        RESULTS / f"{name}.json", result | {"command": f"python benchmarks/adapt.py run {name} --methods {methods}"}
+    )
     shutil.copyfile(folder / "out" / "fewshot.png", ROOT / "docs" / f"adapt_{name}.png")
 
 
