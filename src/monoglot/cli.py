@@ -366,6 +366,29 @@ def merge(
 
 
 @app.command()
+def export(
+    out: Annotated[Path, typer.Option("--out", help="The new folder.")],
+    model: Model = "nano",
+    data: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--data", help="Rows to compare answers on (JSONL); the bundled samples unless given."),
+    ] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="8-bit weights; needs --data with answers, to see what they lose.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Keep an --int8 export that loses more than a point of a main metric.")
+    ] = False,
+    threads: Threads = None,
+) -> None:
+    """Write a model as ONNX graphs, if they answer as it does; parity.json has the comparison."""
+    _threads(threads)
+    from monoglot.export.run import export as run
+
+    run(model, out, data=data, int8=int8, force=force, command=_command())
+
+
+@app.command()
 def fewshot(
     data: Annotated[Path, typer.Option("--data", help="Rows of one task to take shots from (JSONL).")],
     out: Annotated[Path, typer.Option("--out", help="Folder for cells.jsonl, fewshot.json, fewshot.png, report.html.")],
