@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from monoglot.errors import InputError
 from monoglot.export.graphs import graphs_of
 from monoglot.export.networks import HeadNetwork, MediaNetwork, SourceNetwork, StepNetwork, stft
 from monoglot.export.runtime import OnnxModel
+from monoglot.modalities import MODALITIES
+from monoglot.modalities.audio import AudioConfig
 from monoglot.model.head import fit_head
 from monoglot.model.layers import Cache
 from monoglot.model.lora import Lora, add_lora, fold_lora
@@ -134,6 +137,18 @@ def test_the_convolution_is_the_fourier_transform(n_fft, hop):
     options = {"window": torch.hann_window(n_fft), "center": True, "return_complex": True}
     wanted = torch.stft(sounds, n_fft, hop, **options)
     assert torch.allclose(stft(sounds, n_fft, hop, **options), wanted, atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("encoder", ["whisper", "cnn14"])
+def test_a_sound_encoder_says_the_same_without_a_fourier_transform(encoder):
+    settings = AudioConfig(encoder=encoder, pad_seconds=0.2)
+    torch.manual_seed(0)
+    network = MODALITIES["audio"].encoders[encoder](settings).eval()
+    sounds = torch.randn(2, 3200 if encoder == "whisper" else 9600) * 0.1
+    wanted = torch.stack(network(list(sounds)))
+    with patch("torch.functional._VF.stft", side_effect=AssertionError("the transform itself was called")):
+        assert torch.allclose(MediaNetwork("audio", network)(sounds), wanted, atol=1e-4)
 
 
 def test_an_encoder_that_cannot_be_traced_is_told():

@@ -209,7 +209,15 @@ class StftAsConvolution(TorchFunctionMode):
 
 
 def stft(
-    x: Tensor, n_fft: int, hop: int, *, window: Tensor, center: bool = True, return_complex: bool = True
+    x: Tensor,
+    n_fft: int,
+    hop_length: int,
+    *,
+    window: Tensor,
+    center: bool = True,
+    return_complex: bool = True,
+    pad_mode: str = "reflect",
+    **options: Any,
 ) -> Tensor:
     """`torch.stft` of x float[n, samples], one-sided, written out: complex[n, n_fft // 2 + 1, frames].
 
@@ -218,14 +226,14 @@ def stft(
     >>> bool(torch.allclose(stft(sounds, 400, 160, **options), torch.stft(sounds, 400, 160, **options), atol=1e-4))
     True
     """
-    assert center
-    assert return_complex
+    assert (center, return_complex, pad_mode) == (True, True, "reflect"), "written out for these alone"
+    assert not any(options.values()), options
     bins = n_fft // 2 + 1
     turns = torch.arange(bins)[:, None] * torch.arange(n_fft) % n_fft  # whole numbers, so that large angles stay exact
     angle = turns.double() * (2 * math.pi / n_fft)
     waves = torch.cat([angle.cos(), -angle.sin()]).float() * window
-    padded = F.pad(x[:, None], (n_fft // 2, n_fft // 2), mode="reflect")
-    real, imaginary = F.conv1d(padded, waves[:, None], stride=hop).split(bins, dim=1)
+    padded = F.pad(x[:, None], (n_fft // 2, n_fft // 2), mode=pad_mode)
+    real, imaginary = F.conv1d(padded, waves[:, None], stride=hop_length).split(bins, dim=1)
     return torch.complex(real, imaginary)
 
 
