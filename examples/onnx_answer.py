@@ -72,7 +72,7 @@ def answer(folder: Path, path: str, task: str, text: str, choices: list[str], la
     inputs = {one.name for one in step.get_inputs()}
 
     # token by token: the likeliest of those that may follow
-    paths = [[*encode(f" {choice}"), end] for choice in choices]
+    paths = [[*encode(f" {choice}"), end] for choice in choices or spec["tasks"][task]["choices"]]
     longest = max(map(len, paths)) - 1 if paths else spec["tasks"][task]["max_length"]
     free = [one for one in range(tokens["mask"]) if one not in (tokens["pad"], end)]
     written, fed, keys, values = [], tokens["start"], read["keys"][:, :, :, :0], read["values"][:, :, :, :0]

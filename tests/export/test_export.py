@@ -93,6 +93,9 @@ def test_the_spec_has_prompts_and_ranges(exported):
     assert spec["tasks"]["name"]["prompts"]["image"]["ja"] == ["{image}", " what is this called in Japanese?"]
     assert spec["tasks"]["vqa"]["prompts"]["image"] == {"any": ["{image}", " {text}"]}
     assert spec["tasks"]["region_caption"]["prompts"]["image"]["any"][-1] == "{box}"
+    assert spec["tasks"]["answer_matching"]["prompts"]["image"]["any"][1].endswith('{text}? ". is " {answer} "?')
+    assert spec["tasks"]["matching"]["choices"] == ["yes", "no"]
+    assert spec["tasks"]["classify"]["choices"] == []
     assert spec["tokens"]["bins"][1] == spec["tokens"]["size"]
     assert spec["graphs"]["image.onnx"]["inputs"]["items"]["shape"] == ["batch", 3, 64, 64]
 
@@ -115,7 +118,7 @@ def test_batches_are_answered_as_the_model_answers_them(exported, small_folder, 
 
     rows = [row for row in read_rows(rows_file) if row.task != "grounding"] + [
         Sample("f", "vqa", (Media("image", square(COLOURS["green"])),), "what is the red hat that hit the wall?"),
-        Sample("g", "vqa", (), "what?"),
+        Sample("g", "summarize", (), "what?"),
     ]
     search = SearchSettings(beam=beam, max_length=8)
     mine = list(load(small_folder, search=search).predict_many(rows, batch_size=size))
@@ -239,7 +242,7 @@ def test_eight_bits_are_smaller_and_told_by_their_score(copied, small_folder, ro
     assert code == 0, error
     parity = page(out, "parity.json")
     assert parity["precision"] == page(out, "preprocess.json")["precision"] == "int8"
-    assert parity["bytes"]["int8"] < 0.5 * parity["bytes"]["float32"]
+    assert parity["bytes"]["int8"] < 0.7 * parity["bytes"]["float32"]
     assert set(parity["seconds"]) == {"model", "float32", "int8"}
     assert {score["task"] for score in parity["metrics"]} == {row["task"] for row in parity["each"]}
     assert "of the size" in printed

@@ -48,6 +48,8 @@ class MediaNetwork(nn.Module):
 class SourceNetwork(nn.Module):
     """`UnifiedModel.encode`: words and features in their places, through the encoder, and on to what each decoder layer reads of it."""
 
+    buckets: Tensor
+
     def __init__(self, model: UnifiedModel):
         super().__init__()
         self.model, self.place, self.untied = model, model.source, model.untied
@@ -117,6 +119,8 @@ class SourceNetwork(nn.Module):
 
 class StepNetwork(nn.Module):
     """`UnifiedModel.decode` and `logits`: one step of the decoder, or the first with all tokens that an answer begins with."""
+
+    buckets: Tensor
 
     def __init__(self, model: UnifiedModel):
         super().__init__()

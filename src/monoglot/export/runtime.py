@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from monoglot.adapters import Answers
+from monoglot.adapters import Answers, Limits
 from monoglot.data.collate import Batch, MediaBatch
 from monoglot.decode.predict import Predictor
 from monoglot.decode.search import SearchSettings
@@ -54,12 +54,9 @@ def load_export(folder: str | Path, *, search: SearchSettings | None = None) -> 
         raise InputError.at(folder / SPEC, "format", "is not known here", f"this monoglot reads version {FORMAT}")
     config = ModelConfig.model_validate(spec["model"])
     answers = [Answers.model_validate(page) for page in spec["answers"]]
-    predictor = Predictor(
-        OnnxModel(folder, config),
-        Tokenizer.load(folder / "tokenizer.json", config.vocabulary),
-        search=search,
-        answers=answers,
-    )
+    tokenizer = Tokenizer.load(folder / "tokenizer.json", config.vocabulary)
+    predictor = Predictor(OnnxModel(folder, config), tokenizer, search=search)
+    predictor.limits = Limits(answers)
     predictor._heads = {
         index: cast(Head, OnnxHead(folder / head_file(index), given.head))
         for index, given in enumerate(answers)

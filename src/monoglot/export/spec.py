@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,26 @@ from monoglot.export.runtime import FORMAT
 from monoglot.modalities import audio, image
 from monoglot.modalities.networks import cnn14
 from monoglot.model.config import ModelConfig
-from monoglot.nouns import Box, Media, Sample
+from monoglot.nouns import Box, Media, Posed, Sample
 from monoglot.tasks import TASKS
 from monoglot.tasks.name import LANGUAGES
 from monoglot.tasks.wording import pose
 from monoglot.text.boxes import box_to_text
 from monoglot.text.vocabulary import BOS, EOS, PAD, SPECIALS, UNK
 
-_TEXT = "{text}"
+_TEXTS = ("{text}", "{text}? {answer}")
+"""What a row's text is put as; some tasks want two things in it."""
 _BOX: Box = (0.0, 0.25, 0.5, 1.0)
 
 GREEDY = (
-    "Feed `tokens.start` (and, where the task says `echo`, the words of the prompt) with a past of length 0, then one token at a time with the "
-    "keys and values of the step before. Take the likeliest of `answers` ids at each step until `end`, at most `max_length` tokens; "
-    "of `choices`, the ids that continue one of them, each encoded with a space before it, `end` behind it."
+    "Feed `tokens.start` (behind it, where the task says `echo`, the words of the prompt) with a past of length 0, then one token at a time with the "
+    "keys and values of the step before. At each step take the likeliest of what the task `writes`: 'words' are ids below `mask` without `pad`, "
+    "`end` only after the first; a 'box' four of `bins`; 'codes' code_grid ** 2 of `codes`. Stop at `end`, or after `max_length` tokens. "
+    "With choices, take the likeliest id that continues one of them, each encoded with a space before it and `end` behind it."
+)
+HEADS = (
+    "head_N.onnx answers the question of the N-th of `answers`. `pooled` is, block by block of its `head.blocks`, the mean (std, max) over the tokens "
+    "of all items of that modality, or over the valid `states` for 'memory'; 0 where there is none. Probabilities are those of its `head.classes`."
 )
 
 
@@ -68,6 +75,7 @@ def spec_of(config: ModelConfig, answers: Sequence[Answers], graphs: Sequence[Gr
         "media": {name: media_spec(name, settings) for name, settings in config.modalities.items()},
         "tasks": {name: task_spec(config, name) for name in TASKS},
         "answers": [page.model_dump(mode="json") for page in answers],
+        "heads": HEADS,
         "weights": WEIGHTS,
         "graphs": {graph.file: _signature(graph) for graph in graphs},
     }
@@ -108,25 +116,37 @@ def mel_spec(settings: Any) -> dict[str, Any]:
 
 
 def task_spec(config: ModelConfig, name: str) -> dict[str, Any]:
-    """A task's prompts, by medium and language: parts in their order, with {image}, {video}, {audio}, {text} and {box} where the row's go."""
+    """A task's prompts, by medium and language: parts in their order, with {image}, {video}, {audio}, {text}, {answer} and {box} where the row's go.
+
+    `choices` are those that hold for rows without any of their own.
+    """
     task = TASKS[name]
-    told: dict[str, Any] = {"max_length": min(task.max_length, config.target_positions - len(config.start))}
+    longest = min(task.max_length, config.target_positions - len(config.start))
+    told: dict[str, Any] = {"max_length": longest, "choices": []}
     prompts: dict[str, Any] = {}
     for medium in (*config.modalities, "text"):
-        media = () if medium == "text" else (Media(medium, f"{{{medium}}}"),)
         by_language = {}
         for language in LANGUAGES:
-            sample = Sample("1", name, media, _TEXT, (), _BOX, ("a", "b"), language)
-            try:
-                posed = pose(sample, config.wording)
-            except InputError:  # the task does not take this
+            if (posed := _posed(config, name, medium, language)) is None:
                 continue
             by_language[language] = [part.source if isinstance(part, Media) else _open(part) for part in posed.prompt]
-            told |= {"writes": posed.writes, "echo": posed.echo}
+            own = _posed(config, name, medium, language, choices=())
+            told |= {"writes": posed.writes, "echo": posed.echo, "choices": list(own.choices) if own else []}
         if by_language:
             same = len({json.dumps(prompt) for prompt in by_language.values()}) == 1
             prompts[medium] = {"any": next(iter(by_language.values()))} if same else by_language
     return told | {"prompts": prompts}
+
+
+def _posed(
+    config: ModelConfig, task: str, medium: str, language: str, *, choices: tuple[str, ...] = ("a", "b")
+) -> Posed | None:
+    """How a row of such a medium is posed; None if the task takes none."""
+    media = () if medium == "text" else (Media(medium, f"{{{medium}}}"),)
+    for text in _TEXTS:
+        with suppress(InputError):
+            return pose(Sample("1", task, media, text, (), _BOX, choices, language), config.wording)
+    return None
 
 
 def _open(part: str) -> str:
