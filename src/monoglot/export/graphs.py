@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -90,7 +90,7 @@ def _source_graph(model: UnifiedModel) -> Graph:
         places = (torch.arange(rows)[:, None] * length + columns).flatten()
         axes = {0: f"{name}_tokens"}
         values = {
-            "features": torch.zeros(len(places), model.source.connectors[name].in_features),  # type: ignore[union-attr]
+            "features": torch.zeros(len(places), cast(nn.Linear, model.source.connectors[name]).in_features),
             "places": places,
             "cells": torch.ones_like(places),
             "frames": torch.zeros_like(places),
@@ -135,10 +135,10 @@ def traced(graph: Graph) -> onnx.ModelProto:
     """The graph in ONNX, with its tensors inside."""
     examples = [example for example, _ in graph.inputs.values()]
     axes = [dict(named) for _, named in graph.inputs.values()]
+    arguments: tuple[Any, ...] = tuple(examples)
+    shapes: tuple[Any, ...] = tuple(axes)
     if graph.file == SOURCE:  # what modalities bring is one list
         arguments, shapes = (*examples[:3], examples[3:]), (*axes[:3], axes[3:])
-    else:
-        arguments, shapes = tuple(examples), tuple(axes)
     with torch.no_grad(), _quiet():
         program: Any = torch.onnx.export(
             graph.network.eval(),

@@ -14,8 +14,8 @@ K decoder layers, H heads, d head width, D width, V vocabulary. Masks are True =
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,7 @@ from torch.overrides import TorchFunctionMode
 
 from monoglot.errors import InputError
 from monoglot.model.head import Head
-from monoglot.model.layers import LayerCache
+from monoglot.model.layers import DecoderLayer, LayerCache
 from monoglot.model.positions import token_buckets
 from monoglot.model.unified import UnifiedModel
 
@@ -35,10 +35,11 @@ class MediaNetwork(nn.Module):
     def __init__(self, name: str, encoder: nn.Module):
         super().__init__()
         self.encoder = encoder
-        if not hasattr(encoder, "_run"):
+        run = getattr(encoder, "_run", None)
+        if run is None:
             wrong = f"the encoder {type(encoder).__name__} has no `_run`"
             raise InputError.at("model", name, wrong, "give it what runs items of one shape: [n, ...] -> [n, L, C]")
-        self.run: Callable[[Tensor], Tensor] = encoder._run
+        self.run: Callable[[Tensor], Tensor] = run
 
     def forward(self, items: Tensor) -> Tensor:
         with StftAsConvolution():
@@ -80,7 +81,8 @@ class SourceNetwork(nn.Module):
         given = iter(media)
         for name, connector in place.connectors.items():
             h = place.media_norm(connector(next(given)) + place.types.weight[1])
-            places, where = next(given), None
+            places = next(given)
+            where: Tensor | None = None
             if name in place.cells:
                 cells = next(given)
                 cell = cell.index_put((places,), cells)
@@ -98,13 +100,14 @@ class SourceNetwork(nn.Module):
         hidden = _hide(~valid)[:, None, None, :]
         if positions is not None:
             positions = positions.view(*ids.shape, -1)
-            places = model.encoder_bias(positions, positions) + hidden
+            nearness = model.encoder_bias(positions, positions) + hidden
             relations = self._relations(is_text, text_index, item, cell.view(ids.shape))
         for index, layer in enumerate(model.encoder_layers):
-            bias = places + _by_head(model.encoder_relations[index], relations) if self.untied else hidden
+            bias = nearness + _by_head(model.encoder_relations[index], relations) if self.untied else hidden
             x = layer(x, bias)
         states = model.encoder_norm(x)
-        keys, values = zip(*(layer.cross.keys_values(states) for layer in model.decoder_layers))
+        decoder_layers = cast("Iterable[DecoderLayer]", model.decoder_layers)
+        keys, values = zip(*(layer.cross.keys_values(states) for layer in decoder_layers))
         read = states, torch.stack(keys, dim=1), torch.stack(values, dim=1)
         return read if positions is None else (*read, positions)
 
@@ -157,15 +160,16 @@ class StepNetwork(nn.Module):
             hidden = model.cross_bias(positions[:, start:], memory_positions) + hidden
         else:
             x = self.target.word_norm(model.words(tokens) + self.target.text_positions(places[start:]))
-        kept = []
+        kept: list[tuple[Tensor, Tensor]] = []
         for index, layer in enumerate(model.decoder_layers):
             bias = future + _by_head(model.decoder_relations[index], relations[:, start:]) if self.untied else future
             cache = LayerCache(
                 (past_keys[:, index], past_values[:, index]), (memory_keys[:, index], memory_values[:, index])
             )
             x = layer(x, memory_keys, bias, hidden, cache)  # the memory itself is not looked at: its keys are there
+            assert cache.past is not None
             kept.append(cache.past)
-        keys, values = zip(*kept)  # type: ignore[arg-type]
+        keys, values = zip(*kept)
         logits = model.logits(model.decoder_norm(x[:, -1]))
         return logits, torch.stack(keys, dim=1), torch.stack(values, dim=1)
 
@@ -188,6 +192,11 @@ class StepNetwork(nn.Module):
 
 class HeadNetwork(nn.Module):
     """`Head.probabilities`: pooled features float[n, F] -> probabilities float[n, answers]."""
+
+    mean: Tensor
+    gain: Tensor
+    weights: Tensor
+    bias: Tensor
 
     def __init__(self, head: Head):
         super().__init__()

@@ -176,7 +176,7 @@ class OnnxModel(UnifiedModel):
         if past is None:
             nothing = memory.keys[:, :, :, :0]
             past = nothing, nothing
-        given = {"tokens": ids, "past_keys": past[0], "past_values": past[1]}
+        given: dict[str, Any] = {"tokens": ids, "past_keys": past[0], "past_values": past[1]}
         given |= {"memory_keys": memory.keys, "memory_values": memory.values, "memory_valid": memory.valid}
         given |= {"memory_positions": memory.positions, "code_rows": code_rows}
         if code_rows is None:
