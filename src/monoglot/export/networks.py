@@ -214,7 +214,7 @@ class HeadNetwork(nn.Module):
 class StftAsConvolution(TorchFunctionMode):
     """Inside of this `torch.stft` is a convolution with windowed cosines and sines.
 
-    ONNX has an operator for it, but ONNX Runtime takes 50 times as long for that as for the convolution.
+    ONNX has an operator for it, but with that one ONNX Runtime takes a third longer for all of Whisper's encoder (docs/export.md).
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

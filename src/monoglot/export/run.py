@@ -112,7 +112,11 @@ def export(
         write_graphs(plain, made)
         _write_rest(plain, original, graphs, "float32")
         rows, told, _ = _compare(original, load_export(plain, search=GREEDY), samples, step)
-        report = {"precision": "float32", "data": str(data or "bundled samples"), "left_out": left_out} | summary(rows)
+        report: dict[str, Any] = {
+            "precision": "float32",
+            "data": str(data or "bundled samples"),
+            "left_out": left_out,
+        } | summary(rows)
         if different := [row for row in rows if not row.equal]:
             raise _differ(out, report, different[0])
         kept = plain
