@@ -160,15 +160,17 @@ def traced(graph: Graph) -> onnx.ModelProto:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without what the exporter says of other libraries."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
 
 
 def write_graphs(folder: Path, models: Sequence[tuple[str, Callable[[], onnx.ModelProto]]]) -> None:
