@@ -25,6 +25,7 @@ LEVELS = [
     {"store", "interop"},
     {"decode"},
     {"evaluate"},
+    {"export"},
     {"report"},
     {"train"},
     {"adapt"},
@@ -50,7 +51,8 @@ def test_importing_monoglot_brings_no_torch():
 
 
 @pytest.mark.parametrize(
-    "verb", [[], ["predict"], ["train"], ["adapt"], ["fewshot"], ["transfer"], ["compare"], ["merge"], ["data"]]
+    "verb",
+    [[], ["predict"], ["train"], ["adapt"], ["fewshot"], ["transfer"], ["compare"], ["merge"], ["export"], ["data"]],
 )
 def test_help_brings_no_torch(verb):
     arguments = [*verb, "--help"]

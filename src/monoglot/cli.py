@@ -511,6 +511,29 @@ def merge(
     typer.echo(str(run(page).folder))
 
 
+@app.command()
+def export(
+    out: Annotated[Path, typer.Option("--out", help="The new folder.")],
+    model: Model = "nano",
+    data: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--data", help="Rows to compare answers on (JSONL); the bundled samples unless given."),
+    ] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="8-bit weights; needs --data with answers, to see what they lose.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Keep an --int8 export that loses more than a point of a main metric.")
+    ] = False,
+    threads: Threads = None,
+) -> None:
+    """Write a model as ONNX graphs, if they answer as it does; parity.json has the comparison."""
+    _threads(threads)
+    from monoglot.export.run import export as run
+
+    run(model, out, data=data, int8=int8, force=force, command=_command())
+
+
 @app.command("import")
 def import_(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of UnIVAL, OFA or BART-base.")],

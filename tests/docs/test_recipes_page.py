@@ -11,10 +11,10 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from monoglot.merge.recipe import make_page
 from monoglot.modalities.audio import AudioConfig
 from monoglot.modalities.image import ImageConfig
 from monoglot.modalities.video import VideoConfig
-from monoglot.merge.recipe import make_page
 from monoglot.model.config import ModelConfig
 from monoglot.model.lora import Lora
 from monoglot.text.vocabulary import Vocabulary

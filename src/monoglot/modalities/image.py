@@ -300,7 +300,10 @@ class Lite0Image(Encoder):
         self.channels = self.trunk.channels
 
     def forward(self, items: list[Tensor]) -> list[Tensor]:
-        return run_by_shape(self.trunk, items)
+        return run_by_shape(self._run, items)
+
+    def _run(self, pictures: Tensor) -> Tensor:
+        return self.trunk(pictures)
 
 
 class Lite0Trunk(nn.Module):
