@@ -52,7 +52,7 @@ def cold(tmp_path_factory):
     """A model folder with small random weights."""
     folder = tmp_path_factory.mktemp("cold")
     modalities = {"image": {"size": 32}, "video": {"size": 32, "frames": 2}, "audio": {}}
-    model = tiny_model(encoders=True, modalities=modalities, source_positions=600, target_positions=12)
+    model = tiny_model(encoders=True, modalities=modalities, source_positions=600, target_positions=32)
     save_model(folder, model, tiny_tokenizer())
     return folder
 
