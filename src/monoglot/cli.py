@@ -508,7 +508,7 @@ def merge(
     _threads(threads)
     from monoglot.merge.run import merge as run
 
-    typer.echo(str(run(page).folder))
+    typer.echo(str(run(page, command=_command()).folder))
 
 
 @app.command()

@@ -31,6 +31,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from monoglot import __version__, report
+from monoglot.adapt.methods import METHODS
 from monoglot.adapt.rivals import RIVALS, Answerer, Encoded, choose
 from monoglot.adapt.rows import (
     labels,
@@ -45,6 +46,7 @@ from monoglot.decode.predict import Predictor
 from monoglot.errors import InputError
 from monoglot.evaluate.intervals import over_seeds
 from monoglot.evaluate.metrics import METRICS
+from monoglot.evaluate.report import spread
 from monoglot.evaluate.run import need_answers, score
 from monoglot.files import read_json, sha256_of, write_json, write_text
 from monoglot.nouns import Prediction, Sample
@@ -53,7 +55,7 @@ from monoglot.report.fewshot import write_fewshot_report
 from monoglot.store import base_folder, model_folder
 from monoglot.tasks import TASKS
 
-METHODS = ("head", "connector", "lora", "full", "auto")
+WAYS = (*METHODS, "auto")
 """Ways to adapt, see `adapt`."""
 SHOTS = "1,2,5,10,20,50,all"
 ALL = "all"
@@ -250,18 +252,11 @@ def _names(text: str) -> list[str]:
 def _methods(text: str) -> tuple[str, ...]:
     names = _names(text)
     for name in names:
-        if name not in METHODS:
-            raise InputError.at("command line", "--methods", unknown_name("method", name, METHODS))
+        if name not in WAYS:
+            raise InputError.at("command line", "--methods", unknown_name("method", name, WAYS))
     if not names:
-        raise InputError.at("command line", "--methods", "names none", f"one or more of {', '.join(METHODS)}")
+        raise InputError.at("command line", "--methods", "names none", f"one or more of {', '.join(WAYS)}")
     return tuple(names)
-
-
-def spread(samples: Sequence[Sample], limit: int | None) -> list[Sample]:
-    """At most `limit` samples, evenly over the file: its first rows are often of one kind."""
-    if limit is None or limit >= len(samples):
-        return list(samples)
-    return [samples[index * len(samples) // limit] for index in range(limit)]
 
 
 def distinct(shots: Sequence[str], train: Sequence[Sample]) -> tuple[tuple[str, ...], list[str]]:

@@ -91,10 +91,10 @@ def labels_of(data: Sequence[Path], field: str = "--data") -> list[str]:
     return labels
 
 
-def spread(samples: list[Sample], limit: int | None) -> list[Sample]:
+def spread(samples: Sequence[Sample], limit: int | None) -> list[Sample]:
     """At most `limit` samples, evenly over the file: its first rows are often of one kind."""
     if limit is None or limit >= len(samples):
-        return samples
+        return list(samples)
     return [samples[index * len(samples) // limit] for index in range(limit)]
 
 

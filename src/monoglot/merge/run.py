@@ -52,8 +52,11 @@ class Merged:
     """What else there is to tell."""
 
 
-def merge(page: MergePage, *, quiet: bool = False) -> Merged:
+def merge(page: MergePage, *, quiet: bool = False, command: str = "") -> Merged:
     """Merge models into a new folder, which appears whole or not at all.
+
+    Args:
+        command: what was typed, for the lineage.
 
     Raises:
         InputError: the page, a model or a file of rows is not as it must be, or the folder is there already; told before anything is written.
@@ -65,7 +68,7 @@ def merge(page: MergePage, *, quiet: bool = False) -> Merged:
         judge, test = _judges(page, Path(scratch) / "features")
         plan = make_plan(parents, base, page.merger)
         with _folder_beside(out) as folder:
-            merged = _merged(page, plan, judge, test, folder, Path(scratch))
+            merged = _merged(page, plan, judge, test, folder, Path(scratch), command)
     merged.folder = out
     if not quiet:
         for line in told(page, merged):
@@ -84,7 +87,7 @@ def _judges(page: MergePage, cache: Path) -> tuple[Judge | None, Judge | None]:
 
 
 def _merged(
-    page: MergePage, plan: Plan, judge: Judge | None, test: Judge | None, folder: Path, scratch: Path
+    page: MergePage, plan: Plan, judge: Judge | None, test: Judge | None, folder: Path, scratch: Path, command: str
 ) -> Merged:
     """Fill a folder with the merged model."""
     if page.merger.needs_fisher:
@@ -107,7 +110,7 @@ def _merged(
         merged.scores = {parent.given: test.measure(parent.folder) for parent in plan.parents}
         merged.scores[RESULT] = test.measure(folder)
         merged.verdict = verdict(merged.scores)
-    write_json(folder / "lineage.json", lineage(page, plan, merged))
+    write_json(folder / "lineage.json", lineage(page, plan, merged) | {"command": command})
     write_text(folder / "README.md", card(page, plan, merged))
     if judge is not None:
         chosen = {"weights": list(merged.coefficients.weights), "scale": merged.coefficients.scale}
