@@ -41,6 +41,8 @@ PoolSize = Annotated[
 Cluster = Annotated[
     str, typer.Option("--cluster", help="Work by Ray: HOST:PORT, 'auto' on a machine of the cluster, or 'local'.")
 ]
+_typed: list[str] = []
+"""The words behind `monoglot`, for lineages."""
 Threads = Annotated[Optional[int], typer.Option("--threads", min=1, help="Processor threads to use.")]  # noqa: UP045 (typer on 3.10)
 
 
@@ -759,6 +761,7 @@ def data_stats(
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; the one place that turns errors into exit codes. `--debug` may stand anywhere."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    _typed[:] = arguments
     debug = "--debug" in arguments
     if not (debug or sys.warnoptions):
         for kind in (UserWarning, RuntimeWarning):  # what libraries wonder about; errors are told by us
@@ -905,7 +908,7 @@ def _box(text: str) -> list[float] | None:
 
 def _command() -> str:
     """What was typed."""
-    return shlex.join(["monoglot", *sys.argv[1:]])
+    return shlex.join(["monoglot", *_typed])
 
 
 def _numbers(option: str, text: str) -> list[float]:
