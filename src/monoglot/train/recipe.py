@@ -152,6 +152,24 @@ class Words(_Page):
     )
 
 
+class Rows(_Page):
+    """Rows that are read once."""
+
+    data: str = Field(description="A JSONL file of rows, or a folder of packed shards; relative to `data_folder`.")
+    limit: int | None = Field(None, ge=1, description="Use only the first rows.")
+
+
+class Connector(_Page):
+    """A connector that is fitted in closed form before the first step: media of one answer begin close together, near its words."""
+
+    modality: str = Field(description="Whose connector; its encoder is taken as it is.")
+    data: tuple[Rows, ...] = Field(
+        min_length=1,
+        description="Rows with one such item and an answer; of a row with a box only what lies under it counts.",
+    )
+    also: tuple[str, ...] = Field((), description="Modalities with the same encoder, whose connectors begin alike.")
+
+
 class FeatureCache(_Page):
     """Frozen encoders need to see a picture once: what they say is kept on disk."""
 
@@ -275,6 +293,9 @@ class Recipe(Stage):
         "warm",
         description="'warm' (parts that packages carry), 'cold' (the same eyes and ears, a random rest), or a bundled model or model folder to go on from.",
     )
+    connectors: tuple[Connector, ...] = Field(
+        (), description="Connectors that begin fitted to rows, in place of as `start` has them."
+    )
     stages: tuple[Stage, ...] = Field((), description="The curriculum: stages in their order; leave out for one stage.")
     adapter: bool = Field(
         False, description="What is trained is stored alone, as an adapter of `start`, in place of a whole model."
@@ -367,6 +388,8 @@ class Recipe(Stage):
         if self.parallel == "fsdp" and (self.adapter or self.lora or best):
             what = "adapter" if self.adapter else "lora" if self.lora else "plateau.best"
             raise ValueError(f"parallel: {what} needs the whole model in each process; use 'ddp'")
+        if (self.adapter or self.lora) and self.connectors:
+            raise ValueError("connectors: an adapter changes them by training only; leave it out")
         if self.loss.kind == "self_critical" and self.smoothing:
             raise ValueError("smoothing: has no meaning for the loss 'self_critical'")
         if self.loss.kind == "self_critical" and self.parallel == "fsdp":
@@ -417,7 +440,7 @@ class Recipe(Stage):
 _LENGTHS = ("steps", "epochs", "tokens")
 _OWN = ("name", "model_changes", "replay")
 """What a stage does not take over from its page: the page's `model_changes` are made once, before the first stage."""
-_LISTS = ("mixture", "validation", "stages")
+_LISTS = ("mixture", "validation", "stages", "connectors")
 
 
 def _inherit(page: dict[str, Any], stage: Any) -> Any:

@@ -39,6 +39,7 @@ from monoglot.rng import stream
 from monoglot.store import base_folder, base_of, model_folder, save_model
 from monoglot.train import checkpoint
 from monoglot.train.conflicts import Conflicts
+from monoglot.train.connectors import begin_connectors
 from monoglot.train.critic import Critic, mean_score
 from monoglot.train.distributed import World, shared_like, whole
 from monoglot.train.gradients import backward, counts, loss_scale, tokens_by_source
@@ -104,6 +105,8 @@ class Run:
         self.model, self.tokenizer, self.lineage = start_model(recipe)
         for index in range(min(self.stand.stage, len(self.plans) - 1) + 1):
             self._change_model(index)
+        if recipe.connectors and self._saved is None:
+            begin_connectors(recipe, self.model, self.tokenizer, quiet=quiet or not world.is_first)
         self._begin_stage()
         self.tracking = Tracking(recipe.track if world.is_first else (), lambda told: self.progress.say(told))
 

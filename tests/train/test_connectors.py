@@ -1,0 +1,108 @@
+"""Connectors that begin fitted, against scikit-learn's discriminants and by what they are for."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+from monoglot.data.prepare import Preparer
+from monoglot.data.rowfile import RowFile
+from monoglot.errors import InputError
+from monoglot.modalities.base import Grid
+from monoglot.train.connectors import begin_connectors, share_of_cells, toward_words, word_means
+from monoglot.train.loop import train
+from monoglot.train.start import start_model
+
+CLASSES, CHANNELS, WIDTH = 6, 20, 8
+
+
+@pytest.fixture
+def hands():
+    """Six things drawn by many hands: what a hand does to a drawing is much larger than what tells things apart."""
+    g = torch.Generator().manual_seed(0)
+    labels = torch.arange(CLASSES).repeat(40)
+    noise = torch.randn(len(labels), CHANNELS, generator=g) @ torch.diag(torch.linspace(1, 9, CHANNELS))
+    means = 2 * torch.randn(CLASSES, CHANNELS, generator=g)
+    words = torch.randn(CLASSES, WIDTH, generator=g)
+    return (means[labels] + noise).double(), labels, words.double(), means.double()
+
+
+def test_nearest_class_is_the_linear_discriminants(hands):
+    x, labels, words, _ = hands
+    weight, bias = toward_words(x, labels, words, width=WIDTH)
+    z = x @ weight.T + bias
+    means = torch.stack([z[labels == k].mean(0) for k in range(CLASSES)])
+    ours = torch.cdist(z, means).argmin(1)
+    theirs = LinearDiscriminantAnalysis(solver="lsqr").fit(x.numpy(), labels.numpy()).predict(x.numpy())
+    assert (ours == torch.from_numpy(theirs)).double().mean() > 0.97
+    raw = torch.cdist(x, torch.stack([x[labels == k].mean(0) for k in range(CLASSES)])).argmin(1)
+    assert (ours == labels).double().mean() > (raw == labels).double().mean() + 0.1
+
+
+def test_rows_of_a_class_scatter_alike_in_all_directions(hands):
+    x, labels, words, _ = hands
+    weight, bias = toward_words(x, labels, words, width=WIDTH)
+    z = x @ weight.T + bias
+    means = torch.stack([z[labels == k].mean(0) for k in range(CLASSES)])
+    assert means.mean(0).norm() < 1e-6 * means.norm()
+    spread = torch.linalg.eigvalsh((z - means[labels]).T @ (z - means[labels]) / len(z))[-(CLASSES - 1) :]
+    assert spread.max() / spread.min() < 1.1
+
+
+def test_no_turn_of_the_axes_brings_it_nearer_to_the_words(hands):
+    x, labels, words, _ = hands
+    weight, bias = toward_words(x, labels, words, width=WIDTH)
+    means = torch.stack([(x @ weight.T + bias)[labels == k].mean(0) for k in range(CLASSES)])
+    target = words - words.mean(0)
+    found = (means * target).sum()
+    for seed in range(20):
+        turn = torch.linalg.qr(torch.randn(WIDTH, WIDTH, generator=torch.Generator().manual_seed(seed)).double()).Q
+        assert ((means @ turn) * target).sum() <= found + 1e-9
+
+
+def test_a_box_counts_the_cells_under_it():
+    grid = Grid(1, 2, 4)
+    assert share_of_cells(None, grid).tolist() == [1 / 8] * 8
+    assert share_of_cells((0.25, 0.5, 0.75, 1.0), grid).tolist() == [0, 0, 0, 0, 0, 0.5, 0.5, 0]
+    torch.testing.assert_close(share_of_cells((0.125, 0, 0.5, 0.5), grid)[:2], torch.tensor([1 / 3, 2 / 3]))
+    assert share_of_cells((0.25, 0.5, 0.75, 1.0), Grid(1, 2, 4, kept=(0, 5))).tolist() == [0, 1]
+
+
+FIT = [{"modality": "image", "data": [{"data": "name.jsonl"}, {"data": "grounding.jsonl"}]}]
+
+
+def test_a_run_begins_with_it(recipe, tmp_path):
+    fitted = recipe(connectors=FIT)
+    plain, tokenizer, _ = start_model(fitted)
+    model, _, _ = start_model(fitted)
+    begin_connectors(fitted, model, tokenizer, quiet=True)
+    changed = {n for n, t in model.state_dict().items() if not torch.equal(t, plain.state_dict()[n])}
+    assert changed == {"source.connectors.image.weight", "source.connectors.image.bias"}
+    preparer = Preparer(tokenizer, model.config)
+    rows = RowFile(tmp_path / "name.jsonl")
+    samples = [rows[k] for k in range(len(rows))]
+    batch = preparer.collate([preparer.example(sample, with_target=False) for sample in samples])
+    tokens = model.encode_media(batch.media)["image"]
+    z = torch.stack([model.source.connectors["image"](item).mean(0) for item in tokens])
+    names = sorted({sample.targets[0] for sample in samples})
+    words = word_means(model, tokenizer, names)
+    near = F.cosine_similarity(z[:, None], (words - words.mean(0))[None], dim=2).argmax(1)
+    assert [names[k] for k in near.tolist()] == [sample.targets[0] for sample in samples]
+    assert (train(fitted, tmp_path / "run", quiet=True) / "model.safetensors").is_file()
+
+
+def test_one_answer_fits_nothing(recipe, tmp_path):
+    lines = [json.loads(line) | {"target": "red"} for line in (tmp_path / "name.jsonl").read_text().splitlines()]
+    (tmp_path / "red.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page = recipe(connectors=[{"modality": "image", "data": [{"data": "red.jsonl"}]}])
+    model, tokenizer, _ = start_model(page)
+    with pytest.raises(InputError) as error:
+        begin_connectors(page, model, tokenizer, quiet=True)
+    assert str(error.value) == "recipe: connectors: all rows have the answer 'red'; give rows with several answers"
+    page = recipe(connectors=[{"modality": "audio", "data": [{"data": "red.jsonl"}]}])
+    with pytest.raises(InputError, match=r"no row has audio and an answer; give rows with both"):
+        begin_connectors(page, model, tokenizer, quiet=True)
