@@ -19,12 +19,24 @@ from monoglot.model.config import ModelConfig
 from monoglot.model.lora import Lora
 from monoglot.text.vocabulary import Vocabulary
 from monoglot.train.balance import Balance
-from monoglot.train.recipe import FeatureCache, Guard, HeldOut, Loss, Optimizer, Plateau, Recipe, Source, Words
+from monoglot.train.recipe import (
+    Connector,
+    FeatureCache,
+    Guard,
+    HeldOut,
+    Loss,
+    Optimizer,
+    Plateau,
+    Recipe,
+    Rows,
+    Source,
+    Words,
+)
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
 MODELS: tuple[type[BaseModel], ...] = (
-    *(Recipe, Source, HeldOut, Plateau, Balance, Guard, Optimizer, Loss, Lora, Words, FeatureCache),
+    *(Recipe, Source, HeldOut, Plateau, Balance, Guard, Optimizer, Loss, Lora, Words, Connector, Rows, FeatureCache),
     *(ModelConfig, Vocabulary, ImageConfig, VideoConfig, AudioConfig),
 )
 
