@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.nano.sets import HELD_OUT, OUTSIDE, RIVALS, SETS, Set
+from benchmarks.nano.sets import ABLATIONS, HELD_OUT, OUTSIDE, REFERENCE, RIVALS, SETS, Set
 from monoglot.evaluate.intervals import sum_by_group
 from monoglot.evaluate.metrics import METRICS
 from monoglot.files import atomic_path, write_text
@@ -169,6 +169,23 @@ def rival_section(name: str, a: Records, b: Records) -> str:
     told = f"nano is ahead in {wins} of {len(lines)} sets. Average over tasks: {ours - theirs:+.1f} points, 95% {low:+.1f} to {high:+.1f} (paired bootstrap)."
     return (
         f"### {title[0].upper()}{title[1:]}\n\n{told}\n\n{table(('set', 'task', 'nano', title, 'difference'), rows)}\n"
+    )
+
+
+def ablation_section(rivals: dict[str, dict[str, Any]]) -> str:
+    """The recipe without a part, against the recipe, both of the same number of steps: averages over tasks, in points."""
+    reference: Records = rivals.get(REFERENCE, {}).get("sets", {})
+    rows = []
+    for name, label in ABLATIONS.items():
+        found = against(reference, rivals[name]["sets"]) if name in rivals and reference else None
+        if found:
+            lines, (ours, theirs, low, high) = found
+            ahead = sum(x > y for _, x, y in lines)
+            change = f"{theirs - ours:+.1f} ({-high:+.1f} to {-low:+.1f})"
+            rows.append((label, str(len(lines)), f"{ours:.1f}", f"{theirs:.1f}", change, f"{ahead} of {len(lines)}"))
+    heads = ("without", "sets", "recipe", "without it", "difference, 95%", "sets where the recipe is ahead")
+    return (
+        f"### Ablations\n\n{' '.join((ablation_section.__doc__ or '').split())}\n\n{table(heads, rows)}" if rows else ""
     )
 
 
@@ -393,8 +410,9 @@ def page(kept: dict[str, Any], rivals: dict[str, dict[str, Any]], packs: Path, d
     """docs/nano.md. `kept` is results/nano/nano.json, `rivals` the other files by their names."""
     records: Records = kept["sets"]
     dedicated: Records = rivals.get("dedicated", {}).get("sets", {})
-    order = [*RIVALS, *sorted(set(rivals) - set(RIVALS))]
+    order = [*RIVALS, *sorted(set(rivals) - {*RIVALS, *ABLATIONS, REFERENCE})]
     sections = [rival_section(name, records, rivals[name]["sets"]) for name in order if name in rivals]
+    sections.append(ablation_section(rivals))
     tasks = {r["task"] for r in records.values()}
     mean = float(
         by_task(

@@ -97,12 +97,13 @@ OUTSIDE = (
 
 SETS = (*HELD_OUT, *OUTSIDE)
 
-RIVALS = {
-    "dedicated": "dedicated model",
-    "quick": "quick model",
-    "no_curriculum": "no curriculum",
-    "no_balance": "no balance",
-    "single_modality": "single modality",
-    "cold": "cold start",
-}
+RIVALS = {"dedicated": "dedicated models", "quick": "quick model"}
 """results/nano/<key>.json -> what the page calls it, in the page's order; other names stand as they are."""
+REFERENCE = "reference"
+"""The recipe of nano, shortened as the ablations are: what they are compared with."""
+ABLATIONS = {
+    "no_curriculum": "no curriculum: every data set from the first step on",
+    "no_balance": "no balance",
+    "single_modality": "pictures alone",
+    "cold": "cold start: no language from Whisper",
+}

@@ -101,7 +101,7 @@ def add_things(writer: PackWriter, things: Sequence[Thing], langs: Sequence[str]
             if not names:
                 continue
             row = {"id": f"{writer.name}/{lang}/{thing.id}", "task": "name", "image": thing.image, "text": ""}
-            row |= {"lang": lang, "target": names[0], "group": thing.name} | held
+            row |= {"lang": lang, "target": names[0], "group": thing.names("en")[0]} | held
             if thing.role != "other":
                 more = {"targets": names} if len(names) > 1 else {}
                 writer.add(f"{thing.role}{suffix}", "test", row | more)

@@ -76,7 +76,6 @@ ALSO: dict[str, str] = {  # a caption's words -> the emoji that shows the same
     "pink flamingo": "flamingo",
     "colorful rooster": "rooster",
     "brown hen": "chicken",
-    "peacock (a male peafowl)": "peacock",
     "blue jeans": "jeans",
     "yellow pear": "pear",
     "sliced orange": "orange",
@@ -120,11 +119,12 @@ class Stamp:
 def called(caption: str) -> str:
     """What a caption calls the thing: its first sentence without article, "pair of" and full stop.
 
-    >>> called("A pair of glasses."), called("A camera.  Say Cheese!"), called("Teddy bear.")
-    ('glasses', 'camera', 'Teddy bear')
+    >>> called("A pair of glasses."), called("A camera.  Say Cheese!"), called("A baby sheep (a lamb).")
+    ('glasses', 'camera', 'baby sheep')
     """
     first = re.split(r"(?<=[.!?])\s", caption.strip())[0].strip(" .!?。！")
-    return re.sub(r"^(an?|the|some)\s+(pair of\s+)?", "", first, flags=re.IGNORECASE)
+    bare = re.sub(r"\s*\(.*?\)", "", first)
+    return re.sub(r"^(an?|the|some)\s+(pair of\s+)?", "", bare, flags=re.IGNORECASE)
 
 
 def read_stamps(folder: Path) -> Iterator[Stamp]:
