@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -80,9 +81,20 @@ def readable(predictor: Predictor, samples: Sequence[Sample]) -> bool:
 
 
 def measure(
-    predictor: Predictor, asked: Set, packs: Path, *, limit: int | None, nearest: Neighbours | None
+    predictor: Predictor,
+    asked: Set,
+    packs: Path,
+    *,
+    limit: int | None,
+    nearest: Neighbours | None,
+    change: Callable[[Sample], Sample] = lambda sample: sample,
 ) -> dict[str, Any] | None:
-    """The record of one set; None if the model lacks a kind of its media. `nearest`: None leaves the baselines out.
+    """The record of one set; None if the model lacks a kind of its media.
+
+    Args:
+        limit: at most so many rows, drawn at random.
+        nearest: None leaves the baselines out.
+        change: how each row is asked otherwise.
 
     Raises:
         InputError: the rows cannot be read, or one lacks its answer.
@@ -93,7 +105,7 @@ def measure(
     if not readable(predictor, samples):
         return None
     began = time.perf_counter()
-    predictions = list(predictor.predict_many(samples))
+    predictions = list(predictor.predict_many(change(sample) for sample in samples))
     seconds = time.perf_counter() - began
     task = samples[0].task
     metric = METRICS[TASKS[task].metrics[0]]
@@ -170,7 +182,7 @@ def shown(
 def below(packs: Path, path: str) -> str:
     """A path relative to the folder of packs."""
     try:
-        return Path(path).resolve().relative_to(packs.resolve()).as_posix()
+        return Path(os.path.abspath(path)).relative_to(os.path.abspath(packs)).as_posix()
     except ValueError:
         return Path(path).name
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.nano.sets import ABLATIONS, HELD_OUT, OUTSIDE, REFERENCE, RIVALS, SETS, Set
+from benchmarks.nano.sets import ABLATIONS, HELD_OUT, OUTSIDE, PARTS, REFERENCE, RIVALS, SETS, Set
 from monoglot.evaluate.intervals import sum_by_group
 from monoglot.evaluate.metrics import METRICS
 from monoglot.files import atomic_path, write_text
@@ -72,6 +72,15 @@ def counted(record: Record) -> str:
 
 def plain_cell(record: Record) -> str:
     return ", ".join(f"{name} {number(value, record['metric'])}" for name, value in record["baselines"].items())
+
+
+def with_parts(records: Records, parts: Records) -> Records:
+    """The records with the untrained parts' score among the plain baselines, where they answered the same rows."""
+    found = dict(records)
+    for stem in shared(records, parts):
+        plain = records[stem]["baselines"] | {"parts, untrained": parts[stem]["value"]}
+        found[stem] = records[stem] | {"baselines": plain}
+    return found
 
 
 def readme_table(records: Records) -> str:
@@ -408,9 +417,9 @@ def _save(figure: Any, path: Path) -> None:
 
 def page(kept: dict[str, Any], rivals: dict[str, dict[str, Any]], packs: Path, docs: Path) -> str:
     """docs/nano.md. `kept` is results/nano/nano.json, `rivals` the other files by their names."""
-    records: Records = kept["sets"]
+    records: Records = with_parts(kept["sets"], rivals.get(PARTS, {}).get("sets", {}))
     dedicated: Records = rivals.get("dedicated", {}).get("sets", {})
-    order = [*RIVALS, *sorted(set(rivals) - {*RIVALS, *ABLATIONS, REFERENCE})]
+    order = [*RIVALS, *sorted(set(rivals) - {*RIVALS, *ABLATIONS, REFERENCE, PARTS})]
     sections = [rival_section(name, records, rivals[name]["sets"]) for name in order if name in rivals]
     sections.append(ablation_section(rivals))
     tasks = {r["task"] for r in records.values()}
@@ -473,7 +482,7 @@ def write(kept: dict[str, Any], rivals: dict[str, dict[str, Any]], packs: Path, 
     """docs/nano.md, its figures, and the block between `<!-- scores -->` marks of README.md."""
     write_text(root / "docs/nano.md", page(kept, rivals, packs, root / "docs"))
     readme = root / "README.md"
-    block = f"<!-- scores -->\n{readme_table(kept['sets'])}\n<!-- /scores -->"
+    block = f"<!-- scores -->\n{readme_table(with_parts(kept['sets'], rivals.get(PARTS, {}).get('sets', {})))}\n<!-- /scores -->"
     text = re.sub(
         r"<!-- scores -->.*?<!-- /scores -->", lambda _: block, readme.read_text(encoding="utf-8"), flags=re.S
     )

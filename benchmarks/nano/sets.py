@@ -19,6 +19,8 @@ class Set:
     lang: str = "en"
     free: bool = True
     """Whether its pictures may be shown on a page of this project (permissive licences)."""
+    task: str = ""
+    """Where it matters before the rows are read: `transcribe`."""
 
     @property
     def rows(self) -> str:
@@ -51,9 +53,9 @@ HELD_OUT = (
     Set("drums", "sounds/drums", "kits", free=False),
     Set("kinds of sound", "sounds/sounds", "families of files"),
     Set("kind of prompt", "prompts/category", "texts of the prompts"),
-    Set("prompts, transcript", "prompts/transcribe", "texts of the prompts"),
-    Set("espeak voices, transcript", "prompts/transcribe_espeak", "voices"),
-    Set("spoken names, transcript", "spoken/spoken_names", "voices"),
+    Set("prompts, transcript", "prompts/transcribe", "texts of the prompts", task="transcribe"),
+    Set("espeak voices, transcript", "prompts/transcribe_espeak", "voices", task="transcribe"),
+    Set("spoken names, transcript", "spoken/spoken_names", "voices", task="transcribe"),
     Set("picture and spoken name match", "spoken/matching", "noto drawing style and voices"),
     Set("docstring summaries", "docstrings/summaries", "libraries"),
 )
@@ -89,7 +91,7 @@ OUTSIDE = (
     Set("Sonic Pi's drums", "sounds/sonicpi_drums", "another collection", "sounds/drums"),
     Set("instruments by ear", "gcompris/instruments", "sounds, question", "sounds/sounds", free=False),
     Set("picture and sound match", "gcompris/matching", "pictures, sounds, no speech", "spoken/matching", free=False),
-    Set("stamps' captions read aloud", "stamps/speech", "another human voice", "prompts/transcribe", free=False),
+    Set("stamps' captions read aloud", "stamps/speech", "another human voice", free=False, task="transcribe"),
     Set("French words, second speaker", "speakers/words_fr", "speaker, language", "speakers/words_fr", "fr", False),
     Set("Spanish words, second speaker", "speakers/words_es", "speaker, language", "speakers/words_es", "es", False),
 )
@@ -99,6 +101,8 @@ SETS = (*HELD_OUT, *OUTSIDE)
 
 RIVALS = {"dedicated": "dedicated models", "quick": "quick model"}
 """results/nano/<key>.json -> what the page calls it, in the page's order; other names stand as they are."""
+PARTS = "parts"
+"""What the parts say before anything is learned (parts.py); shown among the plain baselines."""
 REFERENCE = "reference"
 """The recipe of nano, shortened as the ablations are: what they are compared with."""
 ABLATIONS = {
