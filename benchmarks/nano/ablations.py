@@ -123,6 +123,8 @@ def single_modality(page: Page) -> Page:
 
 def cold(page: Page) -> Page:
     """The same eyes and ears, and no language: source and target layers and words are random."""
+    if page.get("start", "warm") != "warm":
+        raise InputError("cold: the recipe goes on from another model; give the page of its first run")
     return copy(page) | {"start": "cold"}
 
 
