@@ -245,7 +245,7 @@ KEPT_OUT = _names("""
     zebra
 """)
 """Concepts that nothing trains on, by their first name, so that a test can ask for things never taught: those of which the pack
-`stamps` has a picture by the same name, and others that share a name with one of them (dog face, dog)."""
+`stamps` has a picture by the same name, and the same things drawn otherwise (dog face, dog)."""
 PREPOSITIONS = r" (?:with|without|of|on|in|at|behind|showing|over|and|holding|getting|for) "
 IRREGULAR = _table("""
     people: person
