@@ -121,9 +121,9 @@ def language_table(records: Records) -> str:
 # Against other models ------------------------------------------------------------------------------------------------
 
 
-def shared(a: Records, b: Records) -> list[str]:
+def shared(a: Records, b: Records, sets: Sequence[Set] = SETS) -> list[str]:
     """The sets that both have, of the same rows, in the page's order."""
-    return [s.stem for s in SETS if s.stem in a and s.stem in b and a[s.stem]["drawn"] == b[s.stem]["drawn"]]
+    return [s.stem for s in sets if s.stem in a and s.stem in b and a[s.stem]["drawn"] == b[s.stem]["drawn"]]
 
 
 def resampled(a: Record, b: Record, stem: str, resamples: int = RESAMPLES) -> np.ndarray:
@@ -147,9 +147,15 @@ def by_task(records: Records, stems: Sequence[str], value: Callable[[str], np.nd
     return np.mean([np.mean(values, axis=0) for values in tasks.values()], axis=0)
 
 
-def against(a: Records, b: Records) -> tuple[list[tuple[str, float, float]], tuple[float, float, float, float]] | None:
-    """A (ours) and B: [(stem, points of A, points of B)], and the average over tasks: A, B, and the interval of A - B. None: nothing shared."""
-    stems = shared(a, b)
+def against(
+    a: Records, b: Records, sets: Sequence[Set] = SETS
+) -> tuple[list[tuple[str, float, float]], tuple[float, float, float, float]] | None:
+    """A (ours) and B on the sets that both have; None if there are none.
+
+    Returns:
+        [(stem, points of A, points of B)], and the average over tasks: A, B, and the 95% interval of A - B.
+    """
+    stems = shared(a, b, sets)
     if not stems:
         return None
 
@@ -165,20 +171,23 @@ def against(a: Records, b: Records) -> tuple[list[tuple[str, float, float]], tup
 
 
 def rival_section(name: str, a: Records, b: Records) -> str:
-    """Every shared set and the average over tasks, in points."""
+    """Every shared set, and the averages over tasks, in points: of the held-out sets, and of all."""
     found = against(a, b)
     if found is None:
         return ""
-    lines, (ours, theirs, low, high) = found
+    lines = found[0]
     title = RIVALS.get(name, name)
-    wins = sum(x > y for _, x, y in lines)
     labels = {s.stem: s.label for s in SETS}
-    rows = [(labels[stem], a[stem]["task"], f"{x:.1f}", f"{y:.1f}", f"{x - y:+.1f}") for stem, x, y in lines]
-    rows.append(("**average over tasks**", "", f"**{ours:.1f}**", f"**{theirs:.1f}**", f"**{ours - theirs:+.1f}**"))
-    told = f"nano is ahead in {wins} of {len(lines)} sets. Average over tasks: {ours - theirs:+.1f} points, 95% {low:+.1f} to {high:+.1f} (paired bootstrap)."
-    return (
-        f"### {title[0].upper()}{title[1:]}\n\n{told}\n\n{table(('set', 'task', 'nano', title, 'difference'), rows)}\n"
-    )
+    rows = [(labels[stem], a[stem]["task"], f"{x:.1f}", f"{y:.1f}", f"{x - y:+.1f}", "") for stem, x, y in lines]
+    for label, average in (("held-out sets", against(a, b, HELD_OUT)), ("all sets", found)):
+        if average:
+            ours, theirs, low, high = average[1]
+            cells = (f"{ours:.1f}", f"{theirs:.1f}", f"{ours - theirs:+.1f}", f"{low:+.1f} to {high:+.1f}")
+            rows.append((f"**average over tasks, {label}**", "", *(f"**{cell}**" for cell in cells)))
+    wins = sum(x > y for _, x, y in lines)
+    told = f"nano is ahead in {wins} of {len(lines)} sets. Intervals: paired bootstrap, 95%."
+    heads = ("set", "task", "nano", title, "difference", "95% interval")
+    return f"### {title[0].upper()}{title[1:]}\n\n{told}\n\n{table(heads, rows)}\n"
 
 
 def ablation_section(rivals: dict[str, dict[str, Any]]) -> str:

@@ -93,6 +93,7 @@ OUTSIDE = (
     Set("picture and sound match", "gcompris/matching", "pictures, sounds, no speech", "spoken/matching", free=False),
     Set("stamps' captions read aloud", "stamps/speech", "another human voice", free=False, task="transcribe"),
     Set("French words, second speaker", "speakers/words_fr", "speaker, language", "speakers/words_fr", "fr", False),
+    Set("Italian words, second speaker", "speakers/words_it", "speaker, language", "speakers/words_it", "it", False),
     Set("Spanish words, second speaker", "speakers/words_es", "speaker, language", "speakers/words_es", "es", False),
 )
 """Drawn, taken, recorded or asked by other people: nothing of it, nor anything like it, is trained on."""
