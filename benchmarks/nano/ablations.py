@@ -179,10 +179,10 @@ def main() -> None:
         path = arguments.out / f"{name}.yaml"
         write_text(path, yaml.safe_dump(page, sort_keys=False, allow_unicode=True))
         read_recipe(path)  # a page that cannot be run is told here
-        kept, only = name, ""
-        if name.startswith("dedicated"):
-            data = page["mixture"][0]["data"].removesuffix(".train.jsonl")
-            kept, only = "dedicated", f" --only {data}"
+        kept, only = "dedicated" if name.startswith("dedicated") else name, ""
+        if kept in ("dedicated", "single_modality"):  # they are asked what they were taught
+            data = {source["data"].removesuffix(".train.jsonl") for s in stages_of(page) for source in s["mixture"]}
+            only = " --only " + " ".join(sorted(data))
         print(f"monoglot train {path} --out runs/{name}")
         print(f"python -m benchmarks.nano --model runs/{name}/model --as {kept}{only}")
 

@@ -22,15 +22,16 @@ from monoglot.train.recipe import Recipe
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def nano(monkeypatch):
+@pytest.fixture(scope="module")
+def nano():
     """The modules of benchmarks/nano."""
-    monkeypatch.syspath_prepend(str(ROOT))
-    pytest.importorskip("benchmarks.nano.page")
-    import benchmarks.nano as package
-    from benchmarks.nano import __main__, ablations, measure, page, sets  # noqa: F401
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.syspath_prepend(str(ROOT))
+        pytest.importorskip("benchmarks.nano.page")
+        import benchmarks.nano as package
+        from benchmarks.nano import __main__, ablations, measure, page, sets  # noqa: F401
 
-    return package
+        yield package
 
 
 def record(task: str, right: list[bool], **changes) -> dict:
@@ -105,9 +106,10 @@ def test_a_model_that_is_as_sure_as_it_is_right_has_no_error(nano):
 # The page ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def written(nano, tmp_path):
+@pytest.fixture(scope="module")
+def written(nano, tmp_path_factory):
     """The page of a few records, with pictures; its folder and the records."""
+    tmp_path = tmp_path_factory.mktemp("page")
     (tmp_path / "docs").mkdir()
     (tmp_path / "README.md").write_text("before\n<!-- scores -->\nold\n<!-- /scores -->\nafter\n")
     Image.new("RGBA", (20, 10), "red").save(tmp_path / "a.png")
