@@ -55,7 +55,6 @@ def middle_box(samples: Sequence[Sample], training: Sequence[Sample]) -> list[Pr
     return [Prediction(sample.id, sample.task, "", box=(x0, y0, x1, y1)) for sample in samples]
 
 
-@torch.no_grad()
 def nearest_neighbour(
     samples: Sequence[Sample],
     training: Sequence[Sample],
@@ -77,6 +76,7 @@ def nearest_neighbour(
     return answers
 
 
+@torch.no_grad()
 def mean_features(
     samples: Sequence[Sample],
     modality: str,
