@@ -30,7 +30,7 @@ nano: packs
 	$(BIN)/monoglot train recipes/nano.yaml --out runs/nano
 
 nano-scores: packs
-	$(BIN)/monoglot data build stamps gcompris photos speakers --out packs
+	$(BIN)/monoglot data build lineart stamps gcompris photos speakers --out packs
 	$(BIN)/python -m benchmarks.nano
 
 $(VENV)/bin/python:

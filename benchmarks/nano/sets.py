@@ -64,6 +64,9 @@ HELD_OUT = (
 OUTSIDE = (
     Set("OpenMoji: names", "emoji/names_en_sharealike", "drawing style of another project", EN, free=False),
     Set("OpenMoji: names, Japanese", "emoji/names_ja_sharealike", "drawing style of another project", JA, "ja", False),
+    Set("line drawings: names", "lineart/taught", "black outlines", EN, free=False),
+    Set("line drawings: names, Japanese", "lineart/taught_ja", "black outlines", JA, "ja", False),
+    Set("line drawings, never taught: one of ten", "lineart/known_choose", "outlines, concepts", EN, free=False),
     Set("emoji never taught: names", "emoji/names_en_kept_out", "154 concepts", EN),
     Set("emoji never taught: one of ten", "emoji/choose_en_kept_out", "154 concepts", EN),
     Set("emoji never taught: one of ten, Japanese", "emoji/choose_ja_kept_out", "154 concepts", JA, "ja"),

@@ -208,6 +208,7 @@ def test_neighbours_are_those_of_evaluate(nano, packs):
     for _ in range(2):  # the second time from what is kept
         expected = baselines.nearest_neighbour(test, train, predictor.model, predictor.preparer)
         assert nearest(test, train) == expected
+    assert not any(there.requires_grad for _, there in nearest._known.values())  # graphs would hold gigabytes
     assert [answer.text for answer in expected] == ["red", "blue", "lime", "black"]
 
 

@@ -15,7 +15,7 @@ import pytest
 import soundfile
 from PIL import Image
 
-from monoglot.data.packs import PACKS, PackWriter, fetch, gcompris, photos, stamps
+from monoglot.data.packs import PACKS, PackWriter, fetch, gcompris, lineart, photos, stamps
 from monoglot.data.packs.emoji_concepts import Concept
 from monoglot.data.packs.emoji_words import KEPT_OUT
 from monoglot.data.packs.fetch import MissingSource, Package
@@ -275,6 +275,26 @@ def test_gcompris(children):
     }
     assert Counter(pairs.values()) == {"yes": 4, "no": 4}
     assert (pairs["cat", "cat"], pairs["cat", "dog"]) == ("yes", "no")
+
+
+# Line drawings -------------------------------------------------------------------------------------------------------
+
+
+def test_line_drawings_are_joined_to_concepts(out, monkeypatch):
+    pytest.importorskip("resvg_py")
+    monkeypatch.setenv("MONOGLOT_CACHE", str(out.parent / "cache"))
+    folder = out.parent / "openmoji"
+    (folder / "black/svg").mkdir(parents=True)
+    monkeypatch.setattr(lineart, "npm", lambda name, version: Package("npm", name, version, "00", folder))
+    with pytest.raises(MissingSource, match="no line drawings"):
+        build("lineart", out)
+    for thing in (TAUGHT[0], UNTAUGHT[0]):
+        (folder / f"black/svg/{thing.hexcode.upper()}.svg").write_bytes(SVG)
+    found = build("lineart", out)
+    assert [row["target"] for row in found["taught"]] == ["cat"]
+    assert [row["target"] for row in found["taught_ja"]] == ["ネコ"]
+    assert [row["target"] for row in found["known"]] == ["dog face"]
+    assert (out / "lineart" / found["taught"][0]["image"]).is_file()
 
 
 # Photographs ---------------------------------------------------------------------------------------------------------

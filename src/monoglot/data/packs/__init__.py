@@ -9,6 +9,7 @@ from monoglot.data.packs import clips as clips
 from monoglot.data.packs import docstrings as docstrings
 from monoglot.data.packs import emoji as emoji
 from monoglot.data.packs import gcompris as gcompris
+from monoglot.data.packs import lineart as lineart
 from monoglot.data.packs import packages as packages
 from monoglot.data.packs import photos as photos
 from monoglot.data.packs import prompts as prompts
