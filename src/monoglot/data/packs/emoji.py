@@ -94,7 +94,12 @@ def kept_out_rows(writer: PackWriter, concepts: Sequence[Concept]) -> None:
         image = f"media/{picture_path(TEST_STYLE, concept.hexcode)}"
         others = pick_others(concept, kept, CHOICES - 1, stream(writer.seed, "emoji", "kept out", concept.hexcode))
         for lang, names in (("en", concept.names_en), ("ja", concept.names_ja)):
-            row = {"id": f"emoji/kept_out/{lang}/{concept.hexcode}", "task": "name", "image": image, "text": ""}
+            row: dict[str, Any] = {
+                "id": f"emoji/kept_out/{lang}/{concept.hexcode}",
+                "task": "name",
+                "image": image,
+                "text": "",
+            }
             row |= {"target": names[0], "lang": lang} | ({"targets": list(names)} if len(names) > 1 else {}) | held
             writer.add(f"names_{lang}_kept_out", "test", row)
             choices = sorted([names[0], *(o.name if lang == "en" else o.names_ja[0] for o in others)])
