@@ -29,7 +29,12 @@ def concept(*names: str, ja: str = "名") -> Concept:
     return Concept(names[0].encode().hex(), "", names, (ja,), (), (), "animals-nature", "animal-mammal", "animal")
 
 
-TAUGHT = [concept("cat", ja="ネコ"), concept("cat face", "cat", ja="ネコの顔"), concept("scissors", ja="はさみ")]
+TAUGHT = [
+    concept("cat", ja="ネコ"),
+    concept("cat face", "cat", ja="ネコの顔"),
+    concept("scissors", ja="はさみ"),
+    concept("blue book"),
+]
 UNTAUGHT = [concept("dog face", "dog"), concept("dog", ja="イヌ"), *(concept(name) for name in sorted(KEPT_OUT)[20:34])]
 
 
@@ -288,7 +293,7 @@ def test_line_drawings_are_joined_to_concepts(out, monkeypatch):
     monkeypatch.setattr(lineart, "npm", lambda name, version: Package("npm", name, version, "00", folder))
     with pytest.raises(MissingSource, match="no line drawings"):
         build("lineart", out)
-    for thing in (TAUGHT[0], UNTAUGHT[0]):
+    for thing in (TAUGHT[0], UNTAUGHT[0], TAUGHT[3]):
         (folder / f"black/svg/{thing.hexcode.upper()}.svg").write_bytes(SVG)
     found = build("lineart", out)
     assert [row["target"] for row in found["taught"]] == ["cat"]

@@ -7,11 +7,15 @@ Share-alike (CC BY-SA 4.0), and of the hand that draws `names_*_sharealike` in c
 
 from __future__ import annotations
 
+import re
+
 from monoglot.data.packs.base import PACKS, Pack, PackWriter
 from monoglot.data.packs.emoji_concepts import SHAREALIKE, STYLES, draw, join_key, read_concepts
 from monoglot.data.packs.fetch import MissingSource, npm
 from monoglot.data.packs.outside import Thing, add_things, opaque, open_picture
 
+COLOURS = r"\b(red|orange|yellow|green|blue|purple|brown|black|white|pink|gr[ae]y)\b"
+"""Names with such a word are left out: an outline does not show it."""
 STYLE = next(style for style in STYLES if style.name == SHAREALIKE)
 
 
@@ -20,7 +24,9 @@ def build(writer: PackWriter) -> None:
     package = npm(STYLE.package, STYLE.version)
     writer.source(package)
     drawings = {join_key(path.stem): path for path in sorted(package.folder.glob("black/svg/*.svg"))}
-    concepts = [concept for concept in read_concepts(writer.out / "emoji") if concept.hexcode in drawings]
+    concepts = [
+        c for c in read_concepts(writer.out / "emoji") if c.hexcode in drawings and not re.search(COLOURS, c.name)
+    ]
     if not concepts:
         raise MissingSource(f"{STYLE.package}: holds no line drawings under black/svg; the package has changed")
     if writer.limit is not None:
