@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
         value = number(record["value"], record["metric"])
         print(f"{asked.stem}: {record['metric']} {value} (n = {record['rows']}, {record['seconds']} s)", flush=True)
         kept = {
-            "command": " ".join(["python -m benchmarks.nano", *sys.argv[1:]]),
+            "command": command(arguments),
             "date": date.today().isoformat(),
             "monoglot": __version__,
             "torch": torch.__version__,
@@ -66,6 +66,12 @@ def run(arguments: argparse.Namespace) -> None:
             "sets": sets,
         }
         write_json(out, kept)
+
+
+def command(arguments: argparse.Namespace) -> str:
+    """What to type to measure the same."""
+    other = "" if arguments.name == "nano" else f" --model {arguments.model} --as {arguments.name}"
+    return f"python -m benchmarks.nano --limit {arguments.limit or 0}{other}"
 
 
 def main(argv: list[str] | None = None) -> None:
