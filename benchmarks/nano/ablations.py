@@ -1,8 +1,9 @@
 """Pages of what nano would be without a part of its recipe, all of one budget in steps.
 
-    recipes/nano.yaml (one stage or several) -> reference, no_curriculum, no_balance, single_modality, cold, dedicated_<set> -> runs/ablations/*.yaml
+    recipes, one after the other, or one with stages -> one page with stages
+    -> reference, no_curriculum, no_balance, single_modality, cold, dedicated_<set> -> runs/ablations/*.yaml
 
-    python -m benchmarks.nano.ablations recipes/nano.yaml --share 0.2 --dedicated names_en drums
+    python -m benchmarks.nano.ablations recipes/nano_1_*.yaml recipes/nano_2_*.yaml --share 0.2 --dedicated names_en drums
     monoglot train runs/ablations/reference.yaml --out runs/reference
     python -m benchmarks.nano --model runs/reference/model --as reference
 
@@ -21,7 +22,7 @@ import yaml
 
 from monoglot.errors import InputError
 from monoglot.files import write_text
-from monoglot.train.recipe import read_recipe
+from monoglot.train.recipe import Stage, read_recipe
 
 Page = dict[str, Any]
 
@@ -34,6 +35,19 @@ OWN = ("optimizer", "freeze", "train_only", "words", "rows", "temperature", "bal
 def stages_of(page: Page) -> list[Page]:
     """The parts that have a mixture: the stages, or the page itself."""
     return page.get("stages") or [page]
+
+
+def joined(written: Sequence[Page]) -> Page:
+    """Pages of runs that go on from each other, as one page: a stage each. What no stage can say is the first one's start, the last one's rest."""
+    if len(written) == 1:
+        return copy(written[0])
+    parts = set(Stage.model_fields)
+    own = {"start", "model", "seed", "connectors"}  # of the first run
+    page = {key: value for key, value in written[0].items() if key in own}
+    for later in written:
+        page |= {key: value for key, value in later.items() if key not in parts | own}
+    stages = [{key: value for key, value in one.items() if key in parts} for one in written]
+    return copy(page | {"name": "nano", "stages": stages})
 
 
 def shortened(page: Page, share: float) -> Page:
@@ -167,12 +181,13 @@ def pages(page: Page, share: float, names: Sequence[str] = ()) -> dict[str, Page
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.nano.ablations", description=__doc__)
-    parser.add_argument("recipe", type=Path)
+    parser.add_argument("recipes", type=Path, nargs="+", help="in the order of the runs")
     parser.add_argument("--share", type=float, default=0.2, help="of the recipe's steps")
     parser.add_argument("--dedicated", nargs="*", default=[], help="data sets that get a model of their own")
     parser.add_argument("--out", type=Path, default=Path("runs/ablations"))
     arguments = parser.parse_args()
-    for name, page in pages(yaml.safe_load(arguments.recipe.read_text()), arguments.share, arguments.dedicated).items():
+    whole = joined([yaml.safe_load(path.read_text(encoding="utf-8")) for path in arguments.recipes])
+    for name, page in pages(whole, arguments.share, arguments.dedicated).items():
         if isinstance(page, str):
             print(f"left out: {page}")
             continue

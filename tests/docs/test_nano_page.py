@@ -291,6 +291,21 @@ def test_ablations_keep_the_budget_and_take_one_thing_away(nano):
     assert (only["name"], only["quota"]) == ("drums", 16)
 
 
+def test_pages_of_runs_that_go_on_from_each_other_are_one_page_with_stages(nano):
+    whole = yaml.safe_load(CURRICULUM)
+    shared = {"rows": 16, "balance": "auto"}
+    runs = [shared | {"start": start} | stage for start, stage in zip(("nano", "runs/1/model"), whole["stages"])]
+    runs[1]["int8"] = ["words"]
+    page = nano.ablations.joined(runs)
+    assert (page["start"], page["int8"], [stage["name"] for stage in page["stages"]]) == (
+        "nano",
+        ["words"],
+        ["pictures", "clips"],
+    )
+    one, other = (Recipe.model_validate(p).stages for p in (page, whole))
+    assert one == other
+
+
 def test_an_ablation_that_would_change_nothing_says_so(nano):
     page = yaml.safe_load(CURRICULUM)
     flat = {key: page[key] for key in ("name", "start", "rows")} | page["stages"][0]
