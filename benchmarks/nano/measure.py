@@ -36,7 +36,10 @@ SHOWN = 12
 
 
 class Neighbours:
-    """The nearest training picture's answer, as in `baselines.nearest_neighbour`; training features are kept between sets."""
+    """The nearest training picture's answer, as in `baselines.nearest_neighbour`, or the nearest among the row's choices.
+
+    Training features are kept between sets.
+    """
 
     def __init__(self, predictor: Predictor):
         self.predictor = predictor
@@ -51,9 +54,13 @@ class Neighbours:
                 self._known[key] = baselines.mean_features(training, modality, model, preparer)
             known, there = self._known[key]
             asked, here = baselines.mean_features(samples, modality, model, preparer)
-            if asked and known:
-                for index, nearest in zip(asked, (here @ there.T).argmax(1).tolist()):
-                    answers[index] = replace(answers[index], text=training[known[nearest]].targets[0], error=None)
+            said = [training[index].targets[0] for index in known]
+            for index, near in zip(asked, here @ there.T if known else ()):
+                choices = samples[index].choices
+                for nearest in near.argsort(descending=True).tolist():
+                    if not choices or said[nearest] in choices:
+                        answers[index] = replace(answers[index], text=said[nearest], error=None)
+                        break
         return answers
 
 
@@ -64,8 +71,13 @@ def plain(predictor: Predictor, nearest: Neighbours, samples: Sequence[Sample], 
         return {"lead sentence": baselines.lead_sentence(samples)}
     if task == "grounding":
         return {"mean box": baselines.middle_box(samples, training)} if training else {}
-    if not training or task == "transcribe":
-        return {}
+    learnt = {sample.targets[0] for sample in training}
+    if (
+        not training
+        or task == "transcribe"
+        or not any(not sample.choices or learnt & set(sample.choices) for sample in samples)
+    ):
+        return {}  # nothing that was trained on is an answer
     rivals = {"most common": baselines.most_common(samples, training)}
     if task in ("name", "classify") and all(sample.media for sample in samples):
         rivals["nearest neighbour"] = nearest(samples, training)
