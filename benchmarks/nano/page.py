@@ -29,6 +29,13 @@ BINS = 10
 RESAMPLES = 1000
 MONTAGE = (3, 8)
 """Rows and columns of pictures."""
+ASKED = {
+    "emoji/grounding": "where is: {}",
+    "emoji/region_caption": "what is in the box?",
+    "emoji/matching": "does it fit: {}",
+    "spoken/matching": "does the spoken name fit?",
+}
+"""How the figure puts the question where a row's text is no question."""
 PERCENT = {"exact_match", "accuracy", "vqa_accuracy", "iou_at_0.5", "wer", "cer"}
 
 
@@ -340,7 +347,7 @@ def _short(text: str, length: int = 90) -> str:
 def montage(records: Records, packs: Path, path: Path) -> str:
     """Writes a figure of right and wrong answers about pictures, in the proportion they occur; the sentence under it."""
     cells = MONTAGE[0] * MONTAGE[1]
-    about = [s for s in HELD_OUT if s.free and (r := records.get(s.stem)) and r["right"] is not None]
+    about = [s for s in HELD_OUT if s.free and s.lang == "en" and (r := records.get(s.stem)) and r["right"] is not None]
     rows = [
         (s, row)
         for s in about
@@ -353,9 +360,10 @@ def montage(records: Records, packs: Path, path: Path) -> str:
     share = float(np.mean([np.mean(records[stem]["right"]) for stem in sorted(stems)]))
     rng = stream(0, "montage")
     rows = [rows[k] for k in rng.permutation(len(rows))]
-    count = min(cells, len(rows))
-    good = round(share * count)
     right, wrong = ([(s, row) for s, row in rows if row["right"] is truth] for truth in (True, False))
+    count = cells  # fewer, where there are not enough of either to keep the proportion
+    while (good := round(share * count)) > len(right) or count - good > len(wrong):
+        count -= 1
     picked = [*right[:good], *wrong[: count - good]]
     picked = [picked[k] for k in rng.permutation(len(picked))]
     draw_montage(picked, packs, path)
@@ -367,17 +375,13 @@ def montage(records: Records, packs: Path, path: Path) -> str:
 
 
 def draw_montage(picked: Sequence[tuple[Set, dict[str, Any]]], packs: Path, path: Path) -> None:
-    from matplotlib import font_manager
     from matplotlib.patches import Rectangle
     from PIL import Image
 
-    fonts = {font.name for font in font_manager.fontManager.ttflist}
-    japanese = next((name for name in fonts if re.search(r"CJK JP|IPA|Noto Sans JP|TakaoGothic|VL Gothic", name)), None)
-    picked = [p for p in picked if japanese or p[0].lang != "ja"]
     figure, grid = _figure(1.7 * MONTAGE[1], 2.35 * MONTAGE[0], MONTAGE)
     for axes in grid.ravel():
         axes.axis("off")
-    for axes, (_, row) in zip(grid.ravel(), picked):
+    for axes, (s, row) in zip(grid.ravel(), picked):
         picture = Image.open(packs / row["media"][1]).convert("RGBA")
         ground = Image.new("RGBA", picture.size, "white")
         ground.alpha_composite(picture)
@@ -389,11 +393,15 @@ def draw_montage(picked: Sequence[tuple[Set, dict[str, Any]]], packs: Path, path
                 Rectangle((x0 * width, y0 * height), (x1 - x0) * width, (y1 - y0) * height, fill=False, color="#d55e00")
             )
         colour, mark = ("#00693e", "✓") if row["right"] else ("#b3261e", "✗")
-        family = {"family": japanese} if japanese else {}
-        axes.set_title(_short(row["text"] or "what is this?", 30), fontsize=6.5, color="#555555", pad=2, **family)
-        said = f"{'here' if row['box'] == row['answer'] else _short(row['answer'], 28)} {100 * row['confidence']:.0f}%"
+        axes.set_title(
+            _short(ASKED.get(s.stem, "{}").format(row["text"] or "what is this?"), 32),
+            fontsize=6.5,
+            color="#555555",
+            pad=2,
+        )
+        said = "here" if row["box"] == row["answer"] else f"{_short(row['answer'], 28)} {100 * row['confidence']:.0f}%"
         said += "" if row["right"] or row["box"] == row["answer"] else f"\n({_short(row['truth'], 28)})"
-        axes.text(0.5, -0.03, said, transform=axes.transAxes, ha="center", va="top", fontsize=7, color=colour, **family)
+        axes.text(0.5, -0.03, said, transform=axes.transAxes, ha="center", va="top", fontsize=7, color=colour)
         axes.text(
             0.02,
             0.98,
@@ -418,7 +426,7 @@ def _save(figure: Any, path: Path) -> None:
     from matplotlib import pyplot
 
     with atomic_path(path) as scratch:
-        figure.savefig(scratch, format="png", dpi=130, metadata={"Software": None})
+        figure.savefig(scratch, format="png", dpi=100, metadata={"Software": None})
     pyplot.close(figure)
 
 
