@@ -178,7 +178,7 @@ def test_the_montage_has_as_many_right_answers_as_there_are(nano, written, monke
         True: 2,
         False: 4,
     }  # 75% of one set and none of the other are right
-    assert "2 of 6 are right, as are 38% on average over these 2 sets" in said
+    assert "3 of 7 are right, as are 38% on average over these 2 sets" in said
     for name in ("nano_answers.png", "nano_calibration.png"):
         assert Image.open(folder / "docs" / name).size[0] > 300
 
