@@ -174,10 +174,8 @@ def test_the_montage_has_as_many_right_answers_as_there_are(nano, written, monke
     drawn = []
     monkeypatch.setattr(nano.page, "draw_montage", lambda picked, packs, path: drawn.extend(picked))
     said = nano.page.montage(records, folder, folder / "x.png")
-    assert Counter(row["right"] for _, row in drawn) == {
-        True: 2,
-        False: 4,
-    }  # 75% of one set and none of the other are right
+    # One set is right in 75%, the other never; of the six right and four wrong rows that are kept, so many fit the mean.
+    assert Counter(row["right"] for _, row in drawn) == {True: 3, False: 4}
     assert "3 of 7 are right, as are 38% on average over these 2 sets" in said
     for name in ("nano_answers.png", "nano_calibration.png"):
         assert Image.open(folder / "docs" / name).size[0] > 300
