@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint bench parity packs nano scores clean
+.PHONY: demo test lint bench parity packs nano nano-scores clean
 
 demo: $(VENV)/.demo
 	$(BIN)/monoglot demo --out out/demo
@@ -29,8 +29,9 @@ packs: $(VENV)/.packs
 nano: packs
 	$(BIN)/monoglot train recipes/nano.yaml --out runs/nano
 
-scores: packs
-	$(BIN)/python benchmarks/scores.py
+nano-scores: packs
+	$(BIN)/monoglot data build lineart stamps gcompris photos speakers --out packs
+	$(BIN)/python -m benchmarks.nano
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -194,8 +194,8 @@ WRONG = {
     ),
     "no such pack": (
         ["data", "build", "emojis"],
-        "no pack named 'emojis'; closest: 'emoji'; known: clips, docstrings, emoji, packages, prompts, sensor, solar,"
-        " sounds, speakers, spoken, sprites",
+        "no pack named 'emojis'; closest: 'emoji'; known: clips, docstrings, emoji, gcompris, lineart, packages, photos,"
+        " prompts, sensor, solar, sounds, speakers, spoken, sprites, stamps",
     ),
     "no file to validate": (
         ["data", "validate", "no.jsonl"],

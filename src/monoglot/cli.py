@@ -206,7 +206,9 @@ def evaluate(
         list[Path] | None, typer.Option("--train", help="Rows that plain baselines learn from, one for each --data.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Where scores go (JSON); predictions go beside it.")] = None,
-    limit: Annotated[Optional[int], typer.Option("--limit", min=1, help="At most so many rows of each file.")] = None,  # noqa: UP045
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="At most so many rows of each file, drawn.")
+    ] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Rows that run together.")] = 16,
     threads: Threads = None,
 ) -> None:
@@ -430,7 +432,9 @@ def compare(
     examples: Annotated[
         int, typer.Option("--examples", min=0, help="Rows whose score changed to write beside --out, of each task.")
     ] = 0,
-    limit: Annotated[Optional[int], typer.Option("--limit", min=1, help="At most so many rows of each file.")] = None,  # noqa: UP045
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="At most so many rows of each file, drawn.")
+    ] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Rows that run together.")] = 16,
     threads: Threads = None,
 ) -> None:

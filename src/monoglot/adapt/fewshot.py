@@ -46,7 +46,7 @@ from monoglot.decode.predict import Predictor
 from monoglot.errors import InputError
 from monoglot.evaluate.intervals import over_seeds
 from monoglot.evaluate.metrics import METRICS
-from monoglot.evaluate.report import spread
+from monoglot.evaluate.report import some_of
 from monoglot.evaluate.run import need_answers, score
 from monoglot.files import read_json, sha256_of, write_json, write_text
 from monoglot.nouns import Prediction, Sample
@@ -170,7 +170,7 @@ def fewshot(
         notes.append(
             f"no --test: {len(held)} of {len(train) + len(held)} rows, in groups of their own, are the test rows"
         )
-    held = spread(held, limit_test)
+    held = some_of(held, limit_test)
     for samples in (train, held):
         need_answers(samples)
     tasks = list(dict.fromkeys(sample.task for sample in (*train, *held)))
@@ -410,7 +410,7 @@ def _answers(predictor: Predictor, samples: Sequence[Sample], fresh: bool) -> li
 def seconds_a_row(answerer: Answerer, samples: Sequence[Sample]) -> float:
     """Median over some rows, one at a time, their media read and encoded anew."""
     taken = []
-    for sample in [*samples[:1], *spread(samples, TIMED)]:  # the first one warms up
+    for sample in [*samples[:1], *some_of(samples, TIMED)]:  # the first one warms up
         started = time.perf_counter()
         answerer.answer([sample], True)
         taken.append(time.perf_counter() - started)

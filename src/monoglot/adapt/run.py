@@ -53,7 +53,7 @@ from monoglot.adapters import (
 )
 from monoglot.decode.predict import Predictor, load
 from monoglot.errors import InputError
-from monoglot.evaluate.report import labels_of, spread
+from monoglot.evaluate.report import labels_of, some_of
 from monoglot.evaluate.run import Score, evaluate, need_answers
 from monoglot.files import read_json, sha256_of, write_json, write_text
 from monoglot.model.features import open_cache
@@ -186,7 +186,7 @@ def adapt(
         samples, apart = _set_apart(samples, seed)
     answers = _answers(folder, everything if refit else samples)
     everything = with_choices(everything, answers)
-    samples, apart = with_choices(samples, answers), spread(with_choices(apart, answers), SCORED)
+    samples, apart = with_choices(samples, answers), some_of(with_choices(apart, answers), SCORED)
     apart = [sample for sample in apart if sample.targets or sample.box]
     replayed = {f"replay_{n}_{Path(path).stem}": with_choices(_old(path), answers) for n, path in enumerate(replay, 1)}
     job = Job(
@@ -210,7 +210,7 @@ def adapt(
     for note in audit.notes:
         console.print(f"note: {note}", highlight=False, soft_wrap=True)
     old_rows = {
-        name: spread(_old(path), SCORED)
+        name: some_of(_old(path), SCORED)
         for name, path in zip(labels_of(list(map(Path, old)), field="--old"), map(Path, old))
     }
     names, why = _methods(job, method)

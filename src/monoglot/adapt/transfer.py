@@ -34,7 +34,7 @@ from monoglot.errors import InputError
 from monoglot.evaluate.compare import fingerprint
 from monoglot.evaluate.metrics import METRICS
 from monoglot.evaluate.paired import holm, t_interval
-from monoglot.evaluate.report import labels_of, spread
+from monoglot.evaluate.report import labels_of, some_of
 from monoglot.evaluate.run import evaluate, need_answers
 from monoglot.files import appending, sha256_of, write_json
 from monoglot.modalities.source import open_source
@@ -252,7 +252,7 @@ def read_tasks(page: Path, tasks: TasksPage, limit: int | None) -> Rows:
         if len(kinds) > 1:
             wrong = f"holds rows of {len(kinds)} tasks: {', '.join(kinds)}"
             raise InputError.at(task.test, "task", wrong, "give each task of the page its own file of test rows")
-        measured[task.name] = _measured(task.name, spread(test, limit), len(train))
+        measured[task.name] = _measured(task.name, some_of(test, limit), len(train))
     for path, label in zip(tasks.old, labels_of(tasks.old, "old")):
         samples = _read(path)
         kinds = sorted({sample.task for sample in samples})
@@ -260,7 +260,7 @@ def read_tasks(page: Path, tasks: TasksPage, limit: int | None) -> Rows:
             name = label if len(kinds) == 1 else f"{label} {kind}"
             if name in measured:
                 raise InputError.at(page, "old", f"{name!r} is also the name of a task", "give that task another name")
-            measured[name] = _measured(name, spread([s for s in samples if s.task == kind], limit), 0)
+            measured[name] = _measured(name, some_of([s for s in samples if s.task == kind], limit), 0)
     return Rows({task.name: task.train for task in tasks.tasks}, measured)
 
 

@@ -55,7 +55,6 @@ def middle_box(samples: Sequence[Sample], training: Sequence[Sample]) -> list[Pr
     return [Prediction(sample.id, sample.task, "", box=(x0, y0, x1, y1)) for sample in samples]
 
 
-@torch.no_grad()
 def nearest_neighbour(
     samples: Sequence[Sample],
     training: Sequence[Sample],
@@ -69,20 +68,21 @@ def nearest_neighbour(
     """
     answers = [Prediction(sample.id, sample.task, "", error="no neighbour") for sample in samples]
     for modality in model.config.modalities:
-        asked, here = _mean_features(samples, modality, model, preparer, cache)
-        known, there = _mean_features(training, modality, model, preparer, cache)
+        asked, here = mean_features(samples, modality, model, preparer, cache)
+        known, there = mean_features(training, modality, model, preparer, cache)
         if asked and known:
             for index, nearest in zip(asked, (here @ there.T).argmax(1).tolist()):
                 answers[index] = replace(answers[index], text=training[known[nearest]].targets[0], error=None)
     return answers
 
 
-def _mean_features(
+@torch.no_grad()
+def mean_features(
     samples: Sequence[Sample],
     modality: str,
     model: UnifiedModel,
     preparer: Preparer,
-    cache: FeatureCache | None,
+    cache: FeatureCache | None = None,
     batch: int = 32,
 ) -> tuple[list[int], torch.Tensor]:
     """Numbers of the samples whose first media item is of that modality and can be read; float[N, C], rows of length 1."""

@@ -34,7 +34,7 @@ from monoglot.evaluate.paired import (
     standard_error,
     swap_test,
 )
-from monoglot.evaluate.report import labels_of, spread
+from monoglot.evaluate.report import labels_of, some_of
 from monoglot.evaluate.run import need_answers
 from monoglot.files import write_json
 from monoglot.nouns import Prediction, Sample
@@ -122,7 +122,7 @@ def compare(
     if examples and out is None:
         raise InputError.at("command line", "--examples", "needs --out", "the rows that changed are written beside it")
     labels = labels_of(data)
-    sets = [spread(list(read_rows(path, known_tasks=TASKS)), limit) for path in data]
+    sets = [some_of(list(read_rows(path, known_tasks=TASKS)), limit) for path in data]
     for path, samples in zip(data, sets):
         if not samples:
             raise InputError.at(path, "", "has no rows", "give rows that both models can answer")

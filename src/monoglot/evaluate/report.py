@@ -18,6 +18,7 @@ from monoglot.errors import InputError
 from monoglot.evaluate.run import Score, evaluate, need_answers
 from monoglot.files import write_json
 from monoglot.nouns import Prediction, Sample
+from monoglot.rng import stream
 from monoglot.tasks import TASKS
 
 
@@ -41,7 +42,7 @@ def evaluate_files(
             A run that is stopped prints and writes the scores of the files that are done.
     """
     labels = labels_of(data)
-    sets = [spread(list(read_rows(path, known_tasks=TASKS)), limit) for path in data]
+    sets = [some_of(list(read_rows(path, known_tasks=TASKS)), limit) for path in data]
     for path, samples in zip(data, sets):
         if not samples:
             raise InputError.at(path, "", "has no rows", "evaluation needs at least one")
@@ -91,11 +92,16 @@ def labels_of(data: Sequence[Path], field: str = "--data") -> list[str]:
     return labels
 
 
-def spread(samples: Sequence[Sample], limit: int | None) -> list[Sample]:
-    """At most `limit` samples, evenly over the file: its first rows are often of one kind."""
+def some_of(samples: Sequence[Sample], limit: int | None, *, seed: int = 0) -> list[Sample]:
+    """At most `limit` samples, drawn at random and kept in order: the same ones each time. Every k-th row would do harm where rows take turns.
+
+    >>> [sample.id for sample in some_of([Sample(str(number), "caption") for number in range(100)], 4)]
+    ['10', '27', '32', '44']
+    """
     if limit is None or limit >= len(samples):
         return list(samples)
-    return [samples[index * len(samples) // limit] for index in range(limit)]
+    drawn = stream(seed, "rows", len(samples)).choice(len(samples), limit, replace=False)
+    return [samples[index] for index in sorted(drawn.tolist())]
 
 
 def score_table(results: dict[str, list[Score]]) -> Table:

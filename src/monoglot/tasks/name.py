@@ -1,4 +1,4 @@
-"""name: media -> the name of the one thing they show, in the row's language."""
+"""name: media -> the name of the one thing they show, in the row's language; among the row's choices if it has any."""
 
 from monoglot.errors import InputError
 from monoglot.nouns import Posed, Sample
@@ -19,7 +19,7 @@ def pose(sample: Sample) -> Posed:
     media = need_media(sample, task="name")
     if sample.lang not in LANGUAGES:
         raise InputError.at(sample.where, "lang", f"{sample.lang!r} has no prompt", f"known: {', '.join(LANGUAGES)}")
-    return Posed((*media, f" what is this called{LANGUAGES[sample.lang]}?"), target(sample))
+    return Posed((*media, f" what is this called{LANGUAGES[sample.lang]}?"), target(sample), choices=sample.choices)
 
 
 NAME = TASKS.add(

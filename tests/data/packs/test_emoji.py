@@ -36,7 +36,10 @@ THINGS = [  # code, English, Japanese, group, subgroup
     ("1F419", "octopus", "タコ", 3, 38),
     ("1F44D", "thumbs up", "サムズアップ", 1, 19),
     ("2764-FE0F", "red heart", "赤いハート", 0, 14),
+    ("1F989", "owl", "フクロウ", 3, 34),
+    ("1F941", "drum", "ドラム", 7, 68),
 ]
+KEPT_OUT = {"owl", "drum"}
 LEFT_OUT = [
     ("1F468-200D-1F467", "family: man, girl", "家族", 1, 30),
     ("1F3C3-200D-2640-FE0F", "woman running", "走る女", 1, 27),
@@ -109,6 +112,7 @@ def world(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(emoji_concepts, "npm", npm)
+        monkeypatch.setattr(emoji_concepts, "KEPT_OUT", KEPT_OUT)
         monkeypatch.setattr(emoji_scenes, "SCENES", {"train": 12, "valid": 2, "test": 6})
         monkeypatch.setenv("MONOGLOT_CACHE", str(tmp_path / "cache"))
         yield tmp_path
@@ -132,13 +136,14 @@ def pack(world):
 def test_every_subset_is_there_and_every_row_is_whole(pack, world):
     single = ["names_en", "names_ja", "kinds", "yesno"]
     subsets = [*single, "grounding", "region_caption", "counting", "leftright", "captions", "matching"]
-    assert {name for name in pack} == {f"{subset}.{split}" for subset in subsets for split in ("train", "test")}
+    kept_out = {f"{subset}_kept_out.test" for subset in ("names_en", "names_ja", "choose_en", "choose_ja")}
+    assert set(pack) == {f"{subset}.{split}" for subset in subsets for split in ("train", "test")} | kept_out
     ids = [row["id"] for rows in pack.values() for row in rows]
     assert len(ids) == len(set(ids))
     for name, rows in pack.items():
         for row in rows:
             assert (world / "packs/emoji" / row["image"]).is_file()
-            assert row["lang"] == ("ja" if name.startswith("names_ja") else "en")
+            assert row["lang"] == ("ja" if "_ja" in name else "en")
             assert row.get("target") or row.get("box"), row
             if "targets" in row:
                 assert row["targets"][0] == row["target"]
@@ -152,6 +157,19 @@ def test_the_test_style_is_never_seen_in_training(pack):
         for row in rows:
             assert {split_of(style) for style in row["style"].split("+")} == {split}, row
             assert ("noto" in row["image"] or "scenes/test" in row["image"]) == (split == "test")
+
+
+def test_concepts_that_are_kept_out_are_in_no_row_but_their_own(pack):
+    codes = {thing[0].lower() for thing in THINGS if thing[1] in KEPT_OUT}
+    for name, rows in pack.items():
+        for row in rows:
+            words = str([row.get(key) for key in ("text", "target", "targets", "choices")])
+            shown = {row.get("concept"), row.get("asked"), *row.get("concepts", ())}
+            named = any(thing in words for thing in ("owl", "drum", "フクロウ", "ドラム"))
+            assert bool(shown & codes) == named == ("kept_out" in name), (name, row)
+    (owl, drum) = sorted(pack["choose_en_kept_out.test"], key=lambda row: row["target"], reverse=True)
+    assert owl["choices"] == drum["choices"] == ["drum", "owl"]  # no name among them was ever taught
+    assert [row["target"] for row in pack["names_ja_kept_out.test"]] == ["フクロウ", "ドラム"]
 
 
 def test_sources_that_fail_are_skipped_and_told(pack, world):

@@ -332,8 +332,8 @@ def test_a_drawn_voice_keeps_to_its_split() -> None:
 
 @pytest.fixture
 def emoji(tmp_path: Path) -> Path:
-    """A finished emoji pack of a few animals and tools; the folder of all packs."""
-    things = {"animal": ["owl", "cat", "dog", "lion"], "tool": ["saw", "axe", "drill", "file: old"]}
+    """A finished emoji pack of a few animals and tools; the folder of all packs. Nothing may train on the horse."""
+    things = {"animal": ["eel", "cat", "newt", "gnu", "horse"], "tool": ["saw", "axe", "drill", "file: old"]}
     styles = ("twemoji", "fluent-flat", "streamline", "noto", "openmoji")
     concepts = []
     for subgroup, names in things.items():
@@ -370,7 +370,7 @@ def test_spoken(emoji: Path, voices: list) -> None:
         assert all(concepts[row["concept"]].name == row["target"] for row in names)
     # what a row says it holds is what was spoken for its file
     said = Counter(text for text, _ in voices)
-    assert set(said) == {"owl", "cat", "dog", "lion", "saw", "axe", "drill"}
+    assert set(said) == {"eel", "cat", "newt", "gnu", "saw", "axe", "drill"}
     assert max(said.values()) == sum(spoken.TAKES.values())  # every take is recorded once and used in many rows
 
 

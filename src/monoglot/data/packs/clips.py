@@ -34,6 +34,7 @@ from monoglot.data.packs.emoji_concepts import (
     join_key,
     read_concepts,
     split_of,
+    taught,
 )
 from monoglot.data.packs.emoji_words import PLAIN, is_plural
 from monoglot.data.packs.fetch import MissingSource, npm
@@ -72,7 +73,7 @@ class Cast:
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
-        self.by_code = {concept.hexcode: concept for concept in read_concepts(self.folder)}
+        self.by_code = {concept.hexcode: concept for concept in taught(read_concepts(self.folder))}
         self.by_style: dict[str, list[Concept]] = {}
         for concept in self.by_code.values():
             for style in concept.styles:

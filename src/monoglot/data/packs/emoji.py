@@ -5,6 +5,7 @@
 
 A style is never split. `noto` draws every test picture and nothing else; `streamline` draws every valid picture and
 nothing else; all others train. So a test asks whether a thing learnt from other drawings is known in an unseen hand.
+The concepts of KEPT_OUT train nothing and are in no other test: `names_*_kept_out` asks for them, freely and by choice.
 
 Other packs read `concepts.json` (see `read_concepts`) and `media/<style>/<hexcode>.png` (RGBA, 192 x 192).
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -21,22 +23,27 @@ from monoglot.data.packs.base import PACKS, Pack, PackWriter
 from monoglot.data.packs.emoji_concepts import (
     SHAREALIKE,
     STYLES,
+    TEST_STYLE,
     Concept,
     collect,
     confusable,
     picture_path,
     read_concepts,
     split_of,
+    taught,
 )
 from monoglot.data.packs.emoji_scenes import scene_rows
 from monoglot.data.packs.emoji_words import GROUPS, NOT_THINGS, is_plural, with_article
 from monoglot.rng import stream
 
-__all__ = ["STYLES", "Concept", "build_emoji", "read_concepts", "split_of"]
+__all__ = ["STYLES", "Concept", "build_emoji", "read_concepts", "split_of", "taught"]
+
+CHOICES = 10
+"""Names to choose from where a free answer would be asking for a name that was never taught."""
 
 
 def single_rows(writer: PackWriter, concepts: Sequence[Concept]) -> None:
-    """names_en, names_ja, kinds, yesno; and names_en_sharealike, the pictures of OpenMoji."""
+    """names_en, names_ja, kinds, yesno; and names_*_sharealike, the pictures of OpenMoji."""
     askable = [concept for concept in concepts if concept.name not in NOT_THINGS]
     related: dict[str, list[Concept]] = defaultdict(list)
     for concept in askable:
@@ -57,11 +64,13 @@ def single_rows(writer: PackWriter, concepts: Sequence[Concept]) -> None:
 
             twins = [twin for twin in same[style, concept.hexcode] if twin is not concept]
             english = [*concept.names_en, *(twin.name for twin in twins)]
+            japanese = [*concept.names_ja, *(twin.names_ja[0] for twin in twins)]
             if style == SHAREALIKE:
                 row("names_en_sharealike", "name", "", english)
+                row("names_ja_sharealike", "name", "", japanese, "ja")
                 continue
             row("names_en", "name", "", english)
-            row("names_ja", "name", "", [*concept.names_ja, *(twin.names_ja[0] for twin in twins)], "ja")
+            row("names_ja", "name", "", japanese, "ja")
             row("kinds", "vqa", "what kind of thing is this?", [concept.kind], part="kind")
             choices = list(GROUPS.values())
             broad = "which broad group does this belong to?"
@@ -74,6 +83,34 @@ def single_rows(writer: PackWriter, concepts: Sequence[Concept]) -> None:
             row("yesno", "vqa", is_this(concept.name), ["yes"], part="yes", choices=["yes", "no"])
             if other is not None:
                 row("yesno", "vqa", is_this(other.name), ["no"], part="no", choices=["yes", "no"], asked=other.hexcode)
+
+
+def kept_out_rows(writer: PackWriter, concepts: Sequence[Concept]) -> None:
+    """names_en_kept_out, names_ja_kept_out: what is this?, and among CHOICES names of which none was ever taught."""
+    kept = [concept for concept in concepts if concept.kept_out]
+    licence = next(style.licence for style in STYLES if style.name == TEST_STYLE)
+    for concept in kept:
+        held = {"style": TEST_STYLE, "concept": concept.hexcode, "licence": licence}
+        image = f"media/{picture_path(TEST_STYLE, concept.hexcode)}"
+        others = pick_others(concept, kept, CHOICES - 1, stream(writer.seed, "emoji", "kept out", concept.hexcode))
+        for lang, names in (("en", concept.names_en), ("ja", concept.names_ja)):
+            row: dict[str, Any] = {
+                "id": f"emoji/kept_out/{lang}/{concept.hexcode}",
+                "task": "name",
+                "image": image,
+                "text": "",
+            }
+            row |= {"target": names[0], "lang": lang} | ({"targets": list(names)} if len(names) > 1 else {}) | held
+            writer.add(f"names_{lang}_kept_out", "test", row)
+            choices = sorted([names[0], *(o.name if lang == "en" else o.names_ja[0] for o in others)])
+            named = {"id": f"{row['id']}/choices", "choices": choices, "target": names[0], "targets": [names[0]]}
+            writer.add(f"choose_{lang}_kept_out", "test", row | named)
+
+
+def pick_others(concept: Concept, among: Sequence[Concept], count: int, rng: np.random.Generator) -> list[Concept]:
+    """Up to `count` of `among`, in random order, that nobody would take for `concept`."""
+    order = (among[int(k)] for k in rng.permutation(len(among)))
+    return list(islice((other for other in order if not confusable(concept, other, careful=True)), count))
 
 
 def same_drawings(writer: PackWriter, concepts: Sequence[Concept]) -> dict[tuple[str, str], list[Concept]]:
@@ -109,8 +146,9 @@ def is_this(name: str) -> str:
 def build_emoji(writer: PackWriter) -> None:
     """Draw all concepts, then write the rows about single pictures, then scenes and the rows about them."""
     concepts = collect(writer)
-    single_rows(writer, concepts)
-    scene_rows(writer, concepts)
+    single_rows(writer, taught(concepts))
+    kept_out_rows(writer, concepts)
+    scene_rows(writer, taught(concepts))
 
 
 EMOJI = PACKS.add(

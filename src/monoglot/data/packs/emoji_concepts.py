@@ -10,7 +10,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from PIL import Image
 from monoglot.data.packs.base import PackWriter, write_atomic
 from monoglot.data.packs.emoji_words import (
     GROUPS,
+    KEPT_OUT,
     KIND_OF,
     KINDS,
     NOT_THINGS,
@@ -81,7 +82,7 @@ STYLES = (
           "OpenMoji, the open-source emoji and icon project, https://openmoji.org", "openmoji"),
 )
 # fmt: on
-"""Every style. OpenMoji is share-alike: its pictures and rows keep to `media/sharealike` and `names_en_sharealike`."""
+"""Every style. OpenMoji is share-alike: its pictures and rows keep to `media/sharealike` and `names_*_sharealike`."""
 
 TEST_STYLE = "noto"
 SHAREALIKE = "openmoji"
@@ -124,6 +125,11 @@ class Concept:
     def name(self) -> str:
         return self.names_en[0]
 
+    @property
+    def kept_out(self) -> bool:
+        """Whether nothing trains on it: neither its pictures nor its name."""
+        return self.name in KEPT_OUT
+
 
 def read_concepts(folder: Path) -> list[Concept]:
     """Read `concepts.json` of a built emoji pack; `folder` is the pack's folder.
@@ -139,6 +145,11 @@ def read_concepts(folder: Path) -> list[Concept]:
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items() if k != "name"}
         found.append(Concept(**values))
     return found
+
+
+def taught(concepts: Iterable[Concept]) -> list[Concept]:
+    """The concepts that may be in rows that train, and in the tests of what was trained."""
+    return [concept for concept in concepts if not concept.kept_out]
 
 
 def picture_path(style: str, hexcode: str) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from monoglot.data.packs import fetch
 from monoglot.data.packs.base import PACKS, Pack, PackWriter
+from monoglot.data.packs.emoji_words import KEPT_OUT
 from monoglot.data.packs.fetch import MissingSource
 from monoglot.data.packs.sounds import flac, read_mono, slug, trim
 from monoglot.data.packs.speech import SPEECH_RATE, draw_voice, espeak, espeak_package
@@ -166,9 +167,9 @@ def add_prompts(writer: PackWriter, prompts: Sequence[Prompt], speaker: str) -> 
 
 
 def emoji_names(data: str) -> list[str]:
-    """Names of emoji that are plain words, without flags and the many variants of people ("man: white hair")."""
+    """Names of emoji that are plain words, without flags, variants of people ("man: white hair") and what nothing trains on."""
     names = [entry["label"] for entry in json.loads(data) if entry.get("group") in (0, 1, 3, 4, 5, 6, 7, 8)]
-    return sorted({name for name in names if re.fullmatch(r"[A-Za-z][A-Za-z -]{2,39}", name)})
+    return sorted({n for n in names if re.fullmatch(r"[A-Za-z][A-Za-z -]{2,39}", n) and n not in KEPT_OUT})
 
 
 def add_espeak(writer: PackWriter, split: str, texts: Sequence[str], origin: str, licence: str, rows: int) -> None:

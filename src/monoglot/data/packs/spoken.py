@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 
 from monoglot.data.packs.base import PACKS, Pack, PackWriter
-from monoglot.data.packs.emoji import STYLES, Concept, pick_other, read_concepts
+from monoglot.data.packs.emoji import STYLES, Concept, pick_other, read_concepts, taught
 from monoglot.data.packs.sounds import flac, slug, trim
 from monoglot.data.packs.speech import SPEECH_RATE, VOICES, Voice, draw_voice, espeak, espeak_package
 from monoglot.rng import stream
@@ -111,7 +111,7 @@ def build(writer: PackWriter) -> None:
     """Speak the names of the emoji pack's concepts and pair them with its pictures."""
     program = espeak_package()
     writer.source(program)
-    concepts = speakable(read_concepts(writer.out / "emoji"))
+    concepts = speakable(taught(read_concepts(writer.out / "emoji")))
     for split in VOICES:
         studio = Studio(writer, split)
         add_names(writer, studio, concepts)

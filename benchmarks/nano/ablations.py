@@ -1,0 +1,206 @@
+"""Pages of what nano would be without a part of its recipe, all of one budget in steps.
+
+    recipes, one after the other, or one with stages -> one page with stages
+    -> reference, no_curriculum, no_balance, single_modality, cold, dedicated_<set> -> runs/ablations/*.yaml
+
+    python -m benchmarks.nano.ablations recipes/nano_1_*.yaml recipes/nano_2_*.yaml --share 0.2 --dedicated names_en drums
+    monoglot train runs/ablations/reference.yaml --out runs/reference
+    python -m benchmarks.nano --model runs/reference/model --as reference
+
+`reference` is the recipe itself, shortened in the same way: the others are compared with it, not with the longer run that ships.
+A dedicated model has the same parts, trains on one data set, and takes as many steps as the whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from monoglot.errors import InputError
+from monoglot.files import write_text
+from monoglot.train.recipe import Stage, read_recipe
+
+Page = dict[str, Any]
+
+SEEN = ("emoji",)
+"""Packs whose rows have pictures and no other media: what `single_modality` keeps."""
+OWN = ("optimizer", "freeze", "train_only", "words", "rows", "temperature", "balance", "model_changes")
+"""What the one stage of `no_curriculum` takes over from the last stage."""
+
+
+def stages_of(page: Page) -> list[Page]:
+    """The parts that have a mixture: the stages, or the page itself."""
+    return page.get("stages") or [page]
+
+
+def joined(written: Sequence[Page]) -> Page:
+    """Pages of runs that go on from each other, as one page: a stage each. What no stage can say is the first one's start, the last one's rest."""
+    if len(written) == 1:
+        return copy(written[0])
+    parts = set(Stage.model_fields)
+    own = {"start", "model", "seed", "connectors"}  # of the first run
+    page = {key: value for key, value in written[0].items() if key in own}
+    for later in written:
+        page |= {key: value for key, value in later.items() if key not in parts | own}
+    stages = [{key: value for key, value in one.items() if key in parts} for one in written]
+    return copy(page | {"name": "nano", "stages": stages})
+
+
+def shortened(page: Page, share: float) -> Page:
+    """The page with a share of its steps, in every stage; a plateau no longer ends one."""
+    page = copy(page)
+    for stage in (page, *page.get("stages", ())):
+        if "steps" in stage:
+            stage["steps"] = max(1, round(share * stage["steps"]))
+        stage.pop("plateau", None)
+    return page
+
+
+def copy(page: Page) -> Page:
+    return yaml.safe_load(yaml.safe_dump(page))
+
+
+def steps(page: Page) -> int:
+    """Of all stages together."""
+    return sum(stage.get("steps") or page["steps"] for stage in stages_of(page))
+
+
+def no_curriculum(page: Page) -> Page:
+    """One stage of as many steps: every data set from the first step on, as often a step as it comes on average over the stages."""
+    found = copy(page)
+    stages = found.pop("stages", None)
+    if not stages:
+        raise InputError("no_curriculum: the recipe has no stages, so nothing would change")
+    total = steps(page)
+    sources: dict[str, Page] = {}
+    often: dict[tuple[str, str], float] = {}
+    for stage in stages:
+        share = (stage.get("steps") or page["steps"]) / total
+        for source in stage.get("mixture") or found.get("mixture", ()):
+            kept = sources.setdefault(source["name"], source)
+            key = "quota" if "quota" in kept else "weight"
+            often[source["name"], key] = often.get((source["name"], key), 0.0) + share * source.get(key, 1.0)
+    for (name, key), value in often.items():
+        sources[name][key] = round(value, 4)
+    last = {key: stages[-1][key] for key in OWN if key in stages[-1]}
+    changes = [stage["model_changes"] for stage in stages if stage.get("model_changes")]
+    found |= last | {"mixture": list(sources.values()), "steps": total}
+    return found | ({"model_changes": changes[-1]} if changes else {})
+
+
+def no_balance(page: Page) -> Page:
+    """Every data set counts, and is drawn, as the page says at the start."""
+    found = copy(page)
+    for stage in (found, *found.get("stages", ())):
+        stage.pop("balance", None)
+    if found == page:
+        raise InputError("no_balance: the recipe balances nothing, so nothing would change")
+    return found
+
+
+def keeping(page: Page, keep: Callable[[Page], bool]) -> Page:
+    """The data sets for which `keep` holds; stages without any are left out, and the others take their steps."""
+    found, total = copy(page), steps(page)
+    for stage in (found, *found.get("stages", ())):
+        if "mixture" in stage:
+            stage["mixture"] = [source for source in stage["mixture"] if keep(source)]
+    if "stages" in found:
+        found["stages"] = [stage for stage in found["stages"] if stage.get("mixture") or found.get("mixture")]
+        rest = steps(found) if found["stages"] else 0
+        for stage in found["stages"]:
+            stage["steps"] = round((stage.get("steps") or page["steps"]) * total / rest)
+    found["validation"] = [held for held in found.get("validation", ()) if keep(held)]
+    if not any(stage.get("mixture") for stage in (found, *found.get("stages", ()))):
+        raise InputError("the recipe has none of these data sets")
+    return found
+
+
+def rows_kept(page: Page, found: Page) -> Page:
+    """With quotas, the data sets that are left fill the step: as many rows as before."""
+    for before, after in zip(stages_of(page), stages_of(found)):
+        quotas = [source.get("quota") for source in before.get("mixture", ())]
+        left = [source.get("quota") for source in after.get("mixture", ())]
+        if quotas and all(quotas) and all(left) and left:
+            grown = sum(quotas) / sum(left)
+            for source in after["mixture"]:
+                source["quota"] = round(source["quota"] * grown, 4)
+    return found
+
+
+def single_modality(page: Page) -> Page:
+    return rows_kept(page, keeping(page, lambda source: source["data"].split("/")[0] in SEEN))
+
+
+def cold(page: Page) -> Page:
+    """The same eyes and ears, and no language: source and target layers and words are random."""
+    if page.get("start", "warm") != "warm":
+        raise InputError("cold: the recipe goes on from another model; give the page of its first run")
+    return copy(page) | {"start": "cold"}
+
+
+def dedicated(page: Page, name: str) -> Page:
+    """One data set alone, in one stage of all steps, as the last stage has it."""
+    sources = {s["name"]: s for stage in (page, *stages_of(page)) for s in stage.get("mixture", ())}
+    if name not in sources:
+        raise InputError(f"no data set {name!r}; the recipe has {', '.join(sources)}")
+    found, stages = copy(page), stages_of(page)
+    found.pop("stages", None)
+    found |= {key: stages[-1][key] for key in OWN if key in stages[-1]}
+    quotas = [source.get("quota", 0) for source in stages[-1].get("mixture", ())]
+    rows = found.get("rows") or sum(quotas)
+    found.pop("rows", None)
+    found["mixture"] = [{k: v for k, v in sources[name].items() if k != "weight"} | {"quota": rows}]
+    return found | {"steps": steps(page), "validation": []}
+
+
+ABLATIONS: dict[str, Callable[[Page], Page]] = {
+    "reference": copy,
+    "no_curriculum": no_curriculum,
+    "no_balance": no_balance,
+    "single_modality": single_modality,
+    "cold": cold,
+}
+
+
+def pages(page: Page, share: float, names: Sequence[str] = ()) -> dict[str, Page | str]:
+    """{name: page}, or why there is none; a dedicated model for each of `names`."""
+    short = shortened(page, share)
+    makers = ABLATIONS | {f"dedicated_{name}": (lambda p, n=name: dedicated(p, n)) for name in names}
+    found: dict[str, Page | str] = {}
+    for name, make in makers.items():
+        try:
+            found[name] = make(short) | {"name": name}
+        except InputError as nothing:
+            found[name] = str(nothing)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.nano.ablations", description=__doc__)
+    parser.add_argument("recipes", type=Path, nargs="+", help="in the order of the runs")
+    parser.add_argument("--share", type=float, default=0.2, help="of the recipe's steps")
+    parser.add_argument("--dedicated", nargs="*", default=[], help="data sets that get a model of their own")
+    parser.add_argument("--out", type=Path, default=Path("runs/ablations"))
+    arguments = parser.parse_args()
+    whole = joined([yaml.safe_load(path.read_text(encoding="utf-8")) for path in arguments.recipes])
+    for name, page in pages(whole, arguments.share, arguments.dedicated).items():
+        if isinstance(page, str):
+            print(f"left out: {page}")
+            continue
+        path = arguments.out / f"{name}.yaml"
+        write_text(path, yaml.safe_dump(page, sort_keys=False, allow_unicode=True))
+        read_recipe(path)  # a page that cannot be run is told here
+        kept, only = "dedicated" if name.startswith("dedicated") else name, ""
+        if kept in ("dedicated", "single_modality"):  # they are asked what they were taught
+            data = {source["data"].removesuffix(".train.jsonl") for s in stages_of(page) for source in s["mixture"]}
+            only = " --only " + " ".join(sorted(data))
+        print(f"monoglot train {path} --out runs/{name}")
+        print(f"python -m benchmarks.nano --model runs/{name}/model --as {kept}{only}")
+
+
+if __name__ == "__main__":
+    main()
