@@ -1,11 +1,11 @@
-"""The same graphs with 8-bit weights: a quarter of the size, equally fast, and no longer quite the same.
+"""The same graphs with 8-bit weights: less than a third of the size, equally fast, and no longer quite the same.
 
-    graphs -> weights as bytes, a factor for every block of them; a graph makes float32 of them again -> graphs -> (parity: a bound in place of equality)
+    graphs -> matrices as bytes, a factor for each output; convolutions as float16; a graph makes float32 of them again -> graphs -> (parity: a bound in place of equality)
 
 Only the file is smaller: ONNX Runtime makes float32 of weights once, when it loads a graph, and of the rows of a table when they are looked up. Operators are
 ONNX's own. What weights are multiplied with stays float32; docs/export.md says what it costs to round that, too.
 
-Letters: N rows, K their length, b the length of a block.
+Letters: N outputs (rows of a table), K their length.
 """
 
 from __future__ import annotations
@@ -24,8 +24,6 @@ from monoglot.nouns import Prediction, Sample
 if TYPE_CHECKING:
     import onnx
 
-BLOCKS = (128, 64, 32, 16)
-"""Weights that share a factor: the first of these that divides a row, else the whole row."""
 ZERO = 128
 """The byte that stands for 0: bytes are 1 to 255."""
 WEIGHTS_OF = {"Gather": 0, "MatMul": 1, "Gemm": 1, "Conv": 1}
@@ -48,50 +46,48 @@ def write_int8(folder: Path, out: Path, names: Iterable[str], on_graph: Callable
 
 
 def to_bytes(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """float[N, K] -> uint8[N, K / b, b], and float32[N, K / b, 1]: what a step from one byte to the next is worth.
+    """float[N, K] -> uint8[N, K], and float32[N, 1]: what a step from one byte to the next is worth.
+
+    Rounded as `store` rounds what a model folder holds as int8, so that this is rounded only once.
 
     >>> steps, worth = to_bytes(np.array([[-1.0, 0.0, 0.5, 1.0]]))
-    >>> steps.tolist(), (np.round((steps - 128.0) * worth, 2)).tolist()
-    ([[[1, 128, 192, 255]]], [[[-1.0, 0.0, 0.5, 1.0]]])
+    >>> steps.tolist(), ((steps - 128.0) * worth).round(2).tolist()
+    ([[1, 128, 192, 255]], [[-1.0, 0.0, 0.5, 1.0]])
     """
-    count, length = rows.shape
-    size = next((size for size in BLOCKS if length % size == 0), length)
-    parts = rows.reshape(count, -1, size)
-    worth = (np.abs(parts).max(axis=2, keepdims=True) / (ZERO - 1)).astype(np.float32)
+    worth = (np.abs(rows).max(axis=1, keepdims=True) / (ZERO - 1)).astype(np.float32)
     worth[worth == 0] = 1
-    return (np.rint(parts / worth) + ZERO).astype(np.uint8), worth
+    return (np.rint(rows / worth) + ZERO).astype(np.uint8), worth
 
 
-def shrunk(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph (changed in place) with bytes for the weights of `WEIGHTS_OF` operators, those of at least `SMALLEST_SHARED` bytes."""
-    return _Shrinking(graph).run()
+def shrunk(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph (changed in place), its `WEIGHTS_OF` operators with smaller weights where those have at least `SMALLEST_SHARED` bytes."""
+    return _Shrinking(model).run()
 
 
 class _Shrinking:
-    """One graph, written anew: nodes in their order, and before the first that reads a weight those that make it."""
+    """One graph, written anew: its nodes in their order, and before the first that reads a weight those that make it."""
 
     def __init__(self, model: onnx.ModelProto):
         self.model, self.graph = model, model.graph
         self.given = {tensor.name: tensor for tensor in self.graph.initializer}
         self.nodes: list[onnx.NodeProto] = []
         self.added: dict[str, onnx.TensorProto] = {}
-        self.floats: dict[tuple[str, bool], str] = {}
+        self.made: dict[str, str] = {}
 
     def run(self) -> onnx.ModelProto:
-        of_norm = {node.output[0]: node for node in self.graph.node if node.op_type == "Mul"}
-        folded = {  # a convolution's weight that comes times the factor of its norm
-            of_norm[node.input[1]].output[0]
-            for node in self.graph.node
-            if node.op_type == "Conv" and node.input[1] in of_norm
-        }
+        products = {node.output[0] for node in self.graph.node if node.op_type == "Mul"}
+        kernels = {node.input[1] for node in self.graph.node if node.op_type == "Conv"}
         for node in list(self.graph.node):
-            place = 0 if node.output[0] in folded else WEIGHTS_OF.get(node.op_type, -1)
-            if place < 0 or not self._is_weight(node.input[place]):
+            with_norm = node.output[0] in products & kernels  # a kernel that comes times the factor of its norm
+            place = 0 if with_norm else WEIGHTS_OF.get(node.op_type)
+            if place is None or not self._is_weight(node.input[place]):
                 self.nodes.append(node)
             elif node.op_type == "Gather":
                 self._look_up(node)
             else:
-                node.input[place] = self._as_floats(node.input[place], by_column=node.op_type == "MatMul")
+                as_kernel = with_norm or node.op_type == "Conv"
+                make = self._kernel if as_kernel else self._columns if node.op_type == "MatMul" else self._rows
+                node.input[place] = make(node.input[place])
                 self.nodes.append(node)
         used = {name for node in self.nodes for name in node.input}
         kept = [tensor for name, tensor in self.given.items() if name in used]
@@ -105,55 +101,60 @@ class _Shrinking:
 
         tensor = self.given.get(name)
         if tensor is None or tensor.data_type != onnx.TensorProto.FLOAT or len(tensor.dims) < 2:
-            return False  # no weight, or one of few numbers
+            return False
         return 4 * int(np.prod(tensor.dims)) >= SMALLEST_SHARED
 
     def _look_up(self, node: onnx.NodeProto) -> None:
         """Rows of a table: their bytes and factors are looked up, then multiplied."""
         table, ids = node.input
-        steps, worth = self._bytes(table, by_column=False)
-        length = self.given[table].dims[1]
-        shape = self._add("Concat", self._add("Shape", ids), self._put("row", np.array([length])), axis=0)
-        rows = self._times(self._add("Gather", steps, ids), self._add("Gather", worth, ids))
-        self._add("Reshape", rows, shape, output=node.output[0])
+        steps, worth = self._bytes(table, self._array(table))
+        self._times(self._add("Gather", steps, ids), self._add("Gather", worth, ids), output=node.output[0])
 
-    def _as_floats(self, weight: str, *, by_column: bool) -> str:
-        """The weight as it was, but for rounding: constants, which ONNX Runtime computes once."""
-        key = weight, by_column
-        if key not in self.floats:
-            dims = list(self.given[weight].dims)
-            steps, worth = self._bytes(weight, by_column=by_column)
-            shape = self._put("shape", np.array(dims[::-1] if by_column else dims))
-            made = self._add("Reshape", self._times(steps, worth), shape)
-            self.floats[key] = self._add("Transpose", made) if by_column else made
-        return self.floats[key]
+    def _rows(self, weight: str) -> str:
+        """float32[N, K]"""
+        if weight not in self.made:
+            self.made[weight] = self._times(*self._bytes(weight, self._array(weight)))
+        return self.made[weight]
 
-    def _bytes(self, weight: str, *, by_column: bool) -> tuple[str, str]:
-        """Names of a weight's bytes and of their factors; `by_column`: a row of them is a column of the weight."""
+    def _columns(self, weight: str) -> str:
+        """float32[K, N]"""
+        turned = f"{weight}.turned"
+        if turned not in self.made:
+            self.made[turned] = self._add("Transpose", self._times(*self._bytes(turned, self._array(weight).T)))
+        return self.made[turned]
+
+    def _kernel(self, weight: str) -> str:
+        """float32[N, ...]"""
+        if weight not in self.made:
+            half = self._put(f"{weight}.half", self._array(weight).astype(np.float16))
+            self.made[weight] = self._add("Cast", half, to=1)
+        return self.made[weight]
+
+    def _bytes(self, name: str, rows: np.ndarray) -> tuple[str, str]:
+        """Names of a matrix's bytes and of their factors."""
+        if f"{name}.steps" not in self.added:
+            steps, worth = to_bytes(rows)
+            self._put(f"{name}.steps", steps)
+            self._put(f"{name}.worth", worth)
+        return f"{name}.steps", f"{name}.worth"
+
+    def _times(self, steps: str, worth: str, *, output: str = "") -> str:
+        zero = self._put("zero", np.array(ZERO, np.float32))
+        return self._add("Mul", self._add("Sub", self._add("Cast", steps, to=1), zero), worth, output=output)
+
+    def _array(self, name: str) -> np.ndarray:
         from onnx import numpy_helper
 
-        turned = f"{weight}.columns" if by_column else weight
-        if f"{turned}.steps" not in self.added:
-            array = numpy_helper.to_array(self.given[weight])
-            steps, worth = to_bytes(array.T if by_column else array.reshape(len(array), -1))
-            self._put(f"{turned}.steps", steps)
-            self._put(f"{turned}.worth", worth)
-        return f"{turned}.steps", f"{turned}.worth"
-
-    def _times(self, steps: str, worth: str) -> str:
-        zero = self._put("zero", np.array(ZERO, np.float32))
-        return self._add("Mul", self._add("Sub", self._add("Cast", steps, to=1), zero), worth)  # 1: float32
+        return numpy_helper.to_array(self.given[name])
 
     def _put(self, name: str, array: np.ndarray) -> str:
-        """A constant; small ones are told apart by what they hold."""
         from onnx import numpy_helper
 
-        if array.size <= 8 and "." not in name:
-            name = "_".join(["int8", name, *map(str, array.flatten())])
-        self.added.setdefault(name, numpy_helper.from_array(np.ascontiguousarray(array), name))
+        self.added[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
         return name
 
-    def _add(self, operator: str, *inputs: str, output: str = "", **options: Any) -> str:
+    def _add(self, operator: str, *inputs: str, output: str = "", **options: int) -> str:
+        """A node before the one that is looked at; `to=1` is float32."""
         from onnx import helper
 
         output = output or f"int8_{len(self.nodes)}"
