@@ -1,9 +1,9 @@
 """The same graphs with 8-bit weights: less than a third of the size, equally fast, and no longer quite the same.
 
-    graphs -> matrices as bytes, a factor for each output; convolutions as float16; a graph makes float32 of them again -> graphs -> (parity: a bound in place of equality)
+    graphs -> (matrices: bytes, a factor for each output; convolutions: float16) -> graphs -> (parity: a bound in place of equality)
 
-Only the file is smaller: ONNX Runtime makes float32 of weights once, when it loads a graph, and of the rows of a table when they are looked up. Operators are
-ONNX's own. What weights are multiplied with stays float32; docs/export.md says what it costs to round that, too.
+Only the files are smaller: ONNX Runtime makes float32 of weights once, when it loads a graph, and of the rows of a table when they are looked up.
+Operators are ONNX's own. What weights are multiplied with stays float32; docs/export.md says what it costs to round that, too.
 
 Letters: N outputs (rows of a table), K their length.
 """
@@ -80,12 +80,12 @@ class _Shrinking:
         for node in list(self.graph.node):
             with_norm = node.output[0] in products & kernels  # a kernel that comes times the factor of its norm
             place = 0 if with_norm else WEIGHTS_OF.get(node.op_type)
-            if place is None or not self._is_weight(node.input[place]):
+            as_kernel = with_norm or node.op_type == "Conv"
+            if place is None or not self._is_weight(node.input[place], as_kernel):
                 self.nodes.append(node)
             elif node.op_type == "Gather":
                 self._look_up(node)
             else:
-                as_kernel = with_norm or node.op_type == "Conv"
                 make = self._kernel if as_kernel else self._columns if node.op_type == "MatMul" else self._rows
                 node.input[place] = make(node.input[place])
                 self.nodes.append(node)
@@ -96,11 +96,11 @@ class _Shrinking:
         self.graph.initializer.extend([*kept, *self.added.values()])
         return self.model
 
-    def _is_weight(self, name: str) -> bool:
+    def _is_weight(self, name: str, as_kernel: bool) -> bool:
         import onnx
 
         tensor = self.given.get(name)
-        if tensor is None or tensor.data_type != onnx.TensorProto.FLOAT or len(tensor.dims) < 2:
+        if tensor is None or tensor.data_type != onnx.TensorProto.FLOAT or not (as_kernel or len(tensor.dims) == 2):
             return False
         return 4 * int(np.prod(tensor.dims)) >= SMALLEST_SHARED
 
@@ -192,7 +192,9 @@ def beyond(report: dict[str, Any]) -> str | None:
         worst = max(metrics, key=lambda page: page["lost"])
         if worst["lost"] <= MOST_LOST + 1e-9:  # one row of a hundred is 0.01, and a bit more in floats
             return None
-        return f"{worst['metric']} of {worst['task']} falls from {worst['model']:.4g} to {worst['int8']:.4g} with 8 bits"
+        return (
+            f"{worst['metric']} of {worst['task']} falls from {worst['model']:.4g} to {worst['int8']:.4g} with 8 bits"
+        )
     report["bound"] = {"equal": LEAST_EQUAL}
     if report["equal"] >= LEAST_EQUAL * report["rows"]:
         return None
