@@ -281,17 +281,16 @@ def test_an_adapter_brings_its_answers_and_the_graph_of_its_head(copied, small_f
     assert [parent["model"] for parent in page(done.folder, "lineage.json")["parents"]] == ["colours", "small"]
 
     example, adapted = runpy.run_path(str(EXAMPLE)), load(adapter, search=GREEDY)
-    for colour in ("red", "black"):
-        picture = str(rows_file.parent / f"{colour}.png")
-        for task, text, choices in (
-            ("classify", "what  colour?", ()),
-            ("classify", "what colour?", ("hat", "blue")),
-            ("vqa", "what kind?", ()),
-            ("vqa", "what kind?", ("red",)),
-        ):
-            wanted = adapted.predict(task=task, image=picture, text=text, choices=choices).text
-            assert example["answer"](done.folder, picture, task, text, list(choices), "en") == wanted
-            assert wanted in (choices or {"classify": colours, "vqa": kinds}[task].choices)
+    picture = str(rows_file.parent / "red.png")
+    for task, text, choices in (
+        ("classify", "what  colour?", ()),
+        ("classify", "what colour?", ("hat", "blue")),
+        ("vqa", "what kind?", ()),
+        ("vqa", "what kind?", ("red",)),
+    ):
+        wanted = adapted.predict(task=task, image=picture, text=text, choices=choices).text
+        assert example["answer"](done.folder, picture, task, text, list(choices), "en") == wanted
+        assert wanted in (choices or {"classify": colours, "vqa": kinds}[task].choices)
 
 
 def test_eight_bits_say_what_a_model_of_such_weights_says(copied, exported, original, rows_file, tmp_path, command):
