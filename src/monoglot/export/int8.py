@@ -83,7 +83,7 @@ class _Shrinking:
             as_kernel = with_norm or node.op_type == "Conv"
             if place is None or not self._is_weight(node.input[place], as_kernel):
                 self.nodes.append(node)
-            elif node.op_type == "Gather":
+            elif node.op_type == "Gather":  # of rows: no other of a weight is traced
                 self._look_up(node)
             else:
                 make = self._kernel if as_kernel else self._columns if node.op_type == "MatMul" else self._rows
