@@ -1,13 +1,9 @@
 """Answer a question about a picture from an exported folder; needs onnxruntime, numpy, pillow and tokenizers, neither torch nor monoglot.
 
-    monoglot export --model nano --out out/nano-onnx
-    python examples/onnx_answer.py out/nano-onnx cat.jpg
-    python examples/onnx_answer.py out/nano-onnx cat.jpg --task classify --text "what is this?" --choices "cat,dog"
-
-preprocess.json in the folder says what is done here; docs/export.md has more. tokenizers is there for byte-level BPE, which takes a page of its own.
+monoglot export --model nano --out out/nano-onnx
+python examples/onnx_answer.py out/nano-onnx cat.jpg
+python examples/onnx_answer.py out/nano-onnx cat.jpg --task classify --text "what is this?" --choices "cat,dog"
 """
-
-from __future__ import annotations
 
 import argparse
 import json
@@ -16,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer  # byte-level BPE, which would take a page of its own
 
 
 def picture(path: str, size: int) -> np.ndarray:
@@ -31,12 +27,15 @@ def picture(path: str, size: int) -> np.ndarray:
 
 
 def answer(folder: Path, path: str, task: str, text: str, choices: list[str], lang: str) -> str:
-    """The likeliest answer, token by token."""
+    """The likeliest answer, token by token, or what an adapter's head says: preprocess.json explains it."""
     spec = json.loads((folder / "preprocess.json").read_text(encoding="utf-8"))
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokens, end = spec["tokens"], spec["tokens"]["end"]
+    tokens, end, text = spec["tokens"], spec["tokens"]["end"], " ".join(text.split())
     encode = lambda words: tokenizer.encode(words, add_special_tokens=False).ids  # noqa: E731
     session = lambda name: onnxruntime.InferenceSession(folder / name)  # noqa: E731
+    known = {(one["task"], one["text"], one["lang"]): number for number, one in enumerate(spec["answers"])}
+    number = known.get((task, text, lang), known.get((task, "", lang)))
+    choices = choices or (spec["tasks"][task]["choices"] if number is None else spec["answers"][number]["choices"])
 
     # picture -> features[L, C]
     size, cell = spec["media"]["image"]["settings"]["size"], spec["media"]["image"]["token_pixels"]
@@ -45,46 +44,49 @@ def answer(folder: Path, path: str, task: str, text: str, choices: list[str], la
 
     # prompt -> ids, with room for the picture's tokens
     prompts = spec["tasks"][task]["prompts"]["image"]
-    ids, begun = [], False
+    ids = []
     for part in prompts.get(lang) or prompts["any"]:
         if part == "{image}":
             first = len(ids)
             ids += [tokens["pad"]] * len(features)
         else:
-            ids += [tokens["bos"]] * (not begun) + encode(part.replace("{text}", " ".join(text.split())))
-            begun = True
+            ids += [tokens["bos"]] * (tokens["bos"] not in ids) + encode(part.replace("{text}", text))
     ids.append(end)
-    item = np.zeros((1, len(ids)), np.int64)
-    item[:, first : first + len(features)] = 1
+    item, places = np.zeros((1, len(ids)), np.int64), np.arange(first, first + len(features))
+    item[0, places] = 1
     given = {"ids": np.array([ids]), "valid": np.ones((1, len(ids)), bool), "item": item, "image_features": features}
-    given["image_places"] = np.arange(first, first + len(features))
-    given["image_cells"] = (rows * spec["model"]["grid_side"] + columns + 1).flatten()
+    given |= {"image_places": places, "image_cells": (rows * spec["model"]["grid_side"] + columns + 1).flatten()}
 
     # ids and features -> what the decoder reads
     source, step = session("source.onnx"), session("step.onnx")
     wanted = {one.name: one for one in source.get_inputs()}
     for name in wanted.keys() - given.keys():  # media that do not occur have no tokens
         given[name] = np.zeros((0, *wanted[name].shape[1:]), np.float32 if name.endswith("_features") else np.int64)
-    names = [one.name for one in source.get_outputs()]
-    read = dict(zip(names, source.run(names, {name: given[name] for name in wanted})))
-    memory = {f"memory_{name}": array for name, array in read.items()}
-    memory |= {"memory_valid": given["valid"], "code_rows": np.zeros(1, bool)}
-    inputs = {one.name for one in step.get_inputs()}
+    told = source.run(None, {name: given[name] for name in wanted})
+    read = {one.name: array for one, array in zip(source.get_outputs(), told)}
+
+    # an adapter's head, if it knows the choices: pooled features -> its likeliest class among them
+    head = None if number is None else spec["answers"][number]["head"]
+    if head and set(choices) <= set(head["classes"]):
+        said = {"image": features, "memory": read["states"][0]}
+        blocks = [(*block.split("."), width) for block, width in head["blocks"].items()]
+        pooled = [getattr(said[of], how)(0) if of in said else np.zeros(width) for of, how, width in blocks]
+        chances = session(f"head_{number}.onnx").run(None, {"pooled": np.float32([np.concatenate(pooled)])})[0][0]
+        return max(choices, key=lambda choice: chances[head["classes"].index(choice)])
 
     # token by token: the likeliest of those that may follow
-    paths = [[*encode(f" {choice}"), end] for choice in choices or spec["tasks"][task]["choices"]]
+    memory = {f"memory_{name}": array for name, array in read.items()}
+    memory |= {"memory_valid": given["valid"], "code_rows": np.zeros(1, bool)}
+    paths, inputs = [[*encode(f" {choice}"), end] for choice in choices], {one.name for one in step.get_inputs()}
     longest = max(map(len, paths)) - 1 if paths else spec["tasks"][task]["max_length"]
     free = [one for one in range(tokens["mask"]) if one not in (tokens["pad"], end)]
     written, fed, keys, values = [], tokens["start"], read["keys"][:, :, :, :0], read["values"][:, :, :, :0]
-    while len(written) < longest:
+    while len(written) < longest and written[-1:] != [end]:
         asked = {"tokens": np.array([fed]), "past_keys": keys, "past_values": values, **memory}
         logits, keys, values = step.run(None, {name: array for name, array in asked.items() if name in inputs})
-        follow = [one[len(written)] for one in paths if one[: len(written)] == written]
-        allowed = follow or free + [end] * bool(written)
-        token = allowed[int(logits[0, allowed].argmax())]
-        if token == end:
-            break
-        written, fed = [*written, token], [token]
+        allowed = [one[len(written)] for one in paths if one[: len(written)] == written] or free + [end] * bool(written)
+        fed = [allowed[int(logits[0, allowed].argmax())]]
+        written += fed
     return tokenizer.decode([one for one in written if one >= tokens["words"][0]], skip_special_tokens=False).strip()
 
 
@@ -92,9 +94,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Answer a question about a picture.")
     parser.add_argument("folder", type=Path, help="what `monoglot export` wrote")
     parser.add_argument("image")
-    parser.add_argument("--task", default="name", help="name, classify, vqa, caption, ...")
-    parser.add_argument("--text", default="what is this?", help="the question, for tasks that take one")
-    parser.add_argument("--choices", default="", help="possible answers, parted by commas")
-    parser.add_argument("--lang", default="en")
+    for name, default in {"task": "name", "text": "what is this?", "choices": "", "lang": "en"}.items():
+        parser.add_argument(f"--{name}", default=default, help=f"{default!r} unless given")
     a = parser.parse_args()
     print(answer(a.folder, a.image, a.task, a.text, [c.strip() for c in a.choices.split(",") if c.strip()], a.lang))

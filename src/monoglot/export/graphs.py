@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
+from monoglot.errors import InputError
 from monoglot.export.networks import HeadNetwork, MediaNetwork, SourceNetwork, StepNetwork
 from monoglot.files import atomic_path
 from monoglot.model.head import Head
@@ -57,6 +58,8 @@ def graphs_of(model: UnifiedModel, items: Mapping[str, Tensor], heads: Mapping[i
     Args:
         items: of each modality one prepared item.
         heads: by the place of their answers.
+
+    Raises InputError for an encoder that no graph can be made of.
     """
     found = [_media_graph(model, name, items[name]) for name in model.config.modalities]
     found += [_source_graph(model), _step_graph(model)]
@@ -71,8 +74,12 @@ def head_file(index: int) -> str:
 
 
 def _media_graph(model: UnifiedModel, name: str, item: Tensor) -> Graph:
-    encoder = model.encoders[name]
-    axes = {0: "batch"} | LENGTHS.get((name, model.config.modalities[name].encoder), {})
+    encoder, settings = model.encoders[name], model.config.modalities[name]
+    if settings.encoder == "cnn14" and settings.pad_seconds < settings.max_seconds:
+        lengths = f"are filled to multiples of {settings.pad_seconds:g} s, up to {settings.max_seconds:g} s"
+        fix = "set pad_seconds to max_seconds in config.json, and see what that changes"
+        raise InputError.at("model", name, f"sounds {lengths}; the encoder 'cnn14' is exported for one length", fix)
+    axes = {0: "batch"} | LENGTHS.get((name, settings.encoder), {})
     inputs = {"items": (torch.stack([item, item]), axes)}
     return Graph(f"{name}.onnx", MediaNetwork(name, encoder), inputs, {"features": {0: "batch", 1: "tokens"}})
 

@@ -33,7 +33,7 @@ from monoglot.errors import InputError
 from monoglot.evaluate.run import need_answers
 from monoglot.export import NEEDED, require
 from monoglot.export.graphs import Graph, graphs_of, traced, write_graphs
-from monoglot.export.int8 import MOST_LOST, main_scores, write_int8
+from monoglot.export.int8 import beyond, main_scores, write_int8
 from monoglot.export.parity import GREEDY, Compared, compare, seconds, summary
 from monoglot.export.runtime import SPEC, load_export
 from monoglot.export.spec import read_files, spec_of
@@ -79,23 +79,24 @@ def export(
         model: a model folder, the name of a bundled model, or an adapter.
         out: the new folder.
         data: rows to compare answers on; the bundled samples that the model reads unless given.
-        int8: 8-bit weights. Answers may differ then; main metrics on `data`, which must hold answers, may fall by `MOST_LOST`.
+        int8: 8-bit weights. Answers may differ then, within a bound: main metrics on `data`, which must hold answers, may fall by a point; without
+            `data` 95% of answers must be equal.
         force: keep an int8 export that lost more.
 
     Raises:
         InputError: the extra is missing, the folder is there already, the model or a row cannot be read; or 8 bits lose too much.
-        AnswersDiffer: a float32 export answers a row otherwise; the comparison is kept as OUT.parity.json.
+        AnswersDiffer: a float32 export answers a row otherwise.
+
+    Of an export that is refused for its answers, the comparison is kept as OUT.parity.json.
     """
     require()
     out = Path(out)
     if out.exists():
         raise InputError.at(out, "--out", "exists already", "give a new folder")
-    if int8 and data is None:
-        raise InputError.at("command line", "--int8", "needs --data", "give rows with answers, to see what 8 bits lose")
     if force and not int8:
         raise InputError.at("command line", "--force", "needs --int8", "a float32 export must answer as the model does")
     samples = list(read_rows(data or SAMPLES, known_tasks=TASKS))
-    if int8:
+    if int8 and data is not None:
         need_answers(samples)
     original = load(model, search=GREEDY)
     samples, left_out = _readable(original, samples, strictly=data is not None)
@@ -128,13 +129,13 @@ def export(
             _write_rest(kept, original, graphs, "int8")
             rows, told, said = _compare(original, load_export(kept, search=GREEDY), samples, step)
             report |= {"precision": "int8"} | summary(rows)
-            report["metrics"] = main_scores(samples, told, said)
+            if data is not None:
+                report["metrics"] = main_scores(samples, told, said)
             report["seconds"] |= _seconds(original, plain, samples, step, int8=kept)
             report["bytes"] = {one.name: sum(read_files(one).values()) for one in (plain, kept)}
-            worst = max(report["metrics"], key=lambda page: page["lost"])
-            if worst["lost"] > MOST_LOST and not force:
-                wrong = f"{worst['metric']} of {worst['task']} falls from {worst['model']:.4g} to {worst['int8']:.4g} with 8 bits"
-                raise InputError.at(data, "--int8", wrong, "export float32, or accept it with --force")
+            if (wrong := beyond(report)) and not force:
+                wrong = f"{wrong}; {_keep(out, report)} has all rows"
+                raise InputError.at(data or SAMPLES, "--int8", wrong, "export float32, or accept it with --force")
         write_json(kept / PARITY, report)
         write_text(kept / "README.md", _card(original, kept, report))
         write_json(kept / "lineage.json", _lineage(model, kept, command))
@@ -222,10 +223,15 @@ def _seconds(
 
 
 def _differ(out: Path, report: dict[str, Any], row: Compared) -> AnswersDiffer:
+    told = f"the model says {row.model!r}, its graphs {row.graphs!r}"
+    return AnswersDiffer(f"row {row.id!r} ({row.task}): {told}; nothing is exported, {_keep(out, report)} has all rows")
+
+
+def _keep(out: Path, report: dict[str, Any]) -> Path:
+    """The comparison of an export that is refused, beside where it would be."""
     path = out.with_name(f"{out.name}.{PARITY}")
     write_json(path, report)
-    told = f"the model says {row.model!r}, its graphs {row.graphs!r}"
-    return AnswersDiffer(f"row {row.id!r} ({row.task}): {told}; nothing is exported, {path} has all rows")
+    return path
 
 
 @contextmanager
