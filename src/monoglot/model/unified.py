@@ -81,6 +81,8 @@ class UnifiedModel(nn.Module):
             self.decoder_relations = nn.ModuleList(
                 nn.Embedding(rows, c.heads, padding_idx=0) for _ in range(c.decoder_layers)
             )
+        self.projection: nn.Module | None = None
+        """For answers only: what computes all logits, packed, in the place of the word embedding (model/linears.py)."""
         for name, part in self.named_children():
             if name != "encoders":  # encoders of modalities bring their own start
                 part.apply(_init)
@@ -150,7 +152,7 @@ class UnifiedModel(nn.Module):
 
     def logits(self, states: Tensor) -> Tensor:
         """float[..., D] -> float[..., V]; the projection is the word embedding itself."""
-        return F.linear(states, self.words.weight)
+        return F.linear(states, self.words.weight) if self.projection is None else self.projection(states)
 
     def _through(self, layer: Callable[[Tensor, int], Tensor], count: int, x: Tensor, *, once: bool = False) -> Tensor:
         """x through `layer(x, 0)`, `layer(x, 1)`, ...; `once`: they must not be computed again going back."""
