@@ -1,17 +1,17 @@
 """Linear layers for answers only: their weights laid out once, in the precision that was asked for.
 
 precision, device -> pick -> (float32 | bfloat16 | int8, why)
-UnifiedModel -> modules of its own, the same tensors -> each linear layer, and the word embedding as projection, packed -> UnifiedModel
+UnifiedModel -> modules of its own, the same tensors -> linear layers, and the word embedding as projection, packed -> UnifiedModel
 
-A step of the decoder multiplies a few rows (beams) with every weight it has: it is as quick as weights come from memory, and
-`F.linear`, made for many rows, reaches a third of that (benchmarks/linears.py). So each precision has its way:
+A step of the decoder multiplies a few rows, a beam each, with every weight it has: it is as quick as weights come from
+memory, and `F.linear` is made for many rows (benchmarks/linears.py). Each precision has its way:
 
-float32   HalfLinear for what the decoder runs, if 16 bits hold its weights exactly; else OneDNNLinear. Encoders stay as they are.
-bfloat16  OneDNNLinear; convolutions in bfloat16 too. What is added up, norms, softmax and log-mel stay float32, logits as well.
-int8      Int8Linear for the transformer; logits as in float32.
+float32   what the decoder runs by HalfLinear, if 16 bits hold its weights, else by OneDNNLinear; encoders as they are
+bfloat16  OneDNNLinear; convolutions in bfloat16 too. Sums of branches, norms, softmax, log-mel and logits stay float32
+int8      Int8Linear for all but the logits, which are float32; convolutions as they are
 
-What a machine or a torch lacks is told from a small product that is tried once; the plain layer is used then.
-Letters: N rows, I and O a layer's inputs and outputs.
+What this machine or this torch lacks is told from a small product, tried once; plain layers do the work then.
+Letters: O and I a layer's outputs and inputs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from __future__ import annotations
 import copy
 import functools
 import warnings
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -34,11 +34,11 @@ from monoglot.registry import unknown_name
 PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 _CPU = torch.device("cpu")
 _FEW_ROWS = ("decoder_layers.", "decoder_bias.", "cross_bias.")
-"""How names of layers begin that run a row a beam; encoders run hundreds at once, where plain products are as quick."""
+"""How names of layers begin that run a row a beam; the others run hundreds at once, where plain products are as quick."""
 _ONEDNN_FROM = 1 << 18
-"""Weights from which on oneDNN's call, 15 microseconds dearer than F.linear's, pays at 3 rows and more (benchmarks/linears.py)."""
+"""Weights from which on oneDNN's call, 15 microseconds dearer than F.linear's, pays at 3 rows (benchmarks/linears.py)."""
 _INT8_FROM = 1 << 16
-"""Weights from which on a layer is worth rounding; smaller ones take no time."""
+"""Weights from which on a layer is rounded to 8 bits; smaller ones take no time."""
 
 
 # --- which ------------------------------------------------------------------------------------------------------------
@@ -53,87 +53,85 @@ def has_bfloat16(device: torch.device = _CPU) -> bool:
 
 
 def pick(precision: str = "auto", device: torch.device = _CPU) -> tuple[str, str]:
-    """What to compute in, and why in a few words. InputError for an unknown name, or int8 where nothing computes in it.
+    """What to compute in, and why in a few words. InputError for an unknown name, and for int8 where nothing computes in it.
 
     >>> pick("float32")
     ('float32', 'as asked')
     """
-    machine = "this processor" if device.type == "cpu" else "this device"
-    fast = f"{machine} has instructions for bfloat16" if has_bfloat16(device) else f"{machine} has none for bfloat16"
     if precision not in PRECISIONS:
         raise InputError(unknown_name("precision", precision, PRECISIONS))
+    machine = "this processor" if device.type == "cpu" else "this device"
+    has = has_bfloat16(device)
+    told = f"{machine} has {'instructions' if has else 'no instructions'} for bfloat16"
     if precision == "auto":
-        return ("bfloat16" if has_bfloat16(device) else "float32"), fast
+        return ("bfloat16" if has else "float32"), told
     if precision == "int8" and not (device.type == "cpu" and works(Int8Linear)):
-        raise InputError.at("precision", "int8", f"{machine} or this torch has no products for it", "give another")
-    slow = precision == "bfloat16" and not has_bfloat16(device)
-    return precision, f"as asked; it will be slow, {fast}" if slow else "as asked"
+        raise InputError.at("precision", "int8", f"{machine}, or this torch, has no products in it", "leave it to auto")
+    return precision, f"as asked, though slow: {told}" if precision == "bfloat16" and not has else "as asked"
 
 
 def to_precision(model: UnifiedModel, precision: str, base: UnifiedModel | None = None) -> UnifiedModel:
     """The same model for answers under `torch.no_grad()`, in a precision that `pick` gave.
 
     Every tensor is shared with `model`; packed copies come on top. In float32 they take 2 bytes a weight of the decoder and
-    the word embedding (nano 53 MB, of which the embedding 39; the published base model 216 and 91), or 4 where 16 bits do
-    not hold the weights.
+    of the word embedding (nano 19 + 39 MB), or 4 where 16 bits do not hold the weights. The embedding has its copy in each
+    precision; the other layers take 2 bytes a weight in bfloat16, 1 in int8.
 
     Args:
-        base: what this made of the model that `model` is an adapter of: what both have is packed once, low-rank changes
-            stay beside it. Without it they are folded into weights of their own.
+        base: what this made of the model that `model` is an adapter of, if that changes no encoder: they serve both, other
+            layers that both have are packed once, and low-rank changes stay beside them. Else they are folded in.
 
     >>> from monoglot.model.config import ModelConfig
     >>> model = UnifiedModel(ModelConfig(width=8, ffn=8, heads=2, encoder_layers=1, decoder_layers=1)).eval()
     >>> states = torch.randn(5, 8)
     >>> with torch.no_grad():
-    ...     bool((to_precision(model, "float32").logits(states) - model.logits(states)).abs().max() < 1e-5)
+    ...     torch.allclose(to_precision(model, "float32").logits(states), model.logits(states), atol=1e-5)
     True
     """
-    if type(model).decode is not UnifiedModel.decode:  # runs by other means than its layers
+    if type(model).decode is not UnifiedModel.decode:  # it runs by other means than its layers
         return model
-    packed = copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    known: dict[str, nn.Module] = {}
+    if base is not None:
+        known, shared[id(model.encoders)] = dict(base.named_modules(remove_duplicate=False)), base.encoders
+    packed = copy.deepcopy(model, shared)
     if base is None:
         fold_lora(packed)
-    known = {} if base is None else dict(base.named_modules(remove_duplicate=False))
-    done: dict[int, nn.Module] = {}  # encoders share parts
+    made: dict[int, nn.Module] = {}  # by layer: encoders may share parts
     for name, layer in list(packed.named_modules(remove_duplicate=False)):
         if name.startswith("encoders.") and plugin_of(name.split(".")[1]):
-            continue  # who knows what it does with its layers
+            continue  # who knows what else it does with its weights
         if isinstance(layer, nn.Linear) and not isinstance(layer, Packed):
+            if id(layer) not in made:
+                made[id(layer)] = _packed(layer, name, precision, known.get(name))
             parent, _, last = name.rpartition(".")
-            if id(layer) not in done:
-                done[id(layer)] = _packed(layer, name, precision, known.get(name))
-            setattr(packed.get_submodule(parent), last, done[id(layer)])
+            setattr(packed.get_submodule(parent), last, made[id(layer)])
         elif precision == "bfloat16" and isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
             _in_bfloat16(layer)
-    table, known_table = _linear(model.words.weight, None), None if base is None else base.projection
-    packed.projection = known_table if _same(known_table, table) else _few_rows(table, exact=precision == "float32")
+    words, known_words = _linear(model.words.weight, None), known.get("projection")
+    same = isinstance(known_words, Packed) and known_words.weight is words.weight
+    packed.projection = known_words if same else _few_rows(words, exact=precision == "float32")
     return packed.eval()
 
 
 def _packed(layer: nn.Linear, name: str, precision: str, known: nn.Module | None) -> nn.Module:
-    """What computes for a layer; `known` if that was packed of the same weight."""
-    way = known if _same(known, layer) else _way(layer, name, precision)
+    """What computes for a layer: `known` if that was packed of the same tensors, the layer itself if nothing does it better."""
+    if isinstance(known, Packed) and known.weight is layer.weight and known.bias is layer.bias:
+        way: Packed | None = known
+    elif precision == "bfloat16":
+        reorders = layer.weight.device.type == "cpu" and works(OneDNNLinear, torch.bfloat16)
+        way = OneDNNLinear(layer, torch.bfloat16) if reorders else Bfloat16Linear(layer)
+    elif precision == "int8":
+        way = Int8Linear(layer) if layer.weight.numel() >= _INT8_FROM else None
+    else:
+        way = _few_rows(layer, exact=True) if name.startswith(_FEW_ROWS) else None
     if way is None:
         return layer
     return Changed(way, layer) if isinstance(layer, LoraLinear) else way
 
 
-def _same(known: nn.Module | None, layer: nn.Linear) -> TypeGuard[Packed]:
-    return isinstance(known, Packed) and known.weight is layer.weight and known.bias is layer.bias
-
-
-def _way(layer: nn.Linear, name: str, precision: str) -> Packed | None:
-    """None: the layer as it is."""
-    if precision == "bfloat16":
-        reorders = layer.weight.device.type == "cpu" and works(OneDNNLinear, torch.bfloat16)
-        return OneDNNLinear(layer, torch.bfloat16) if reorders else Bfloat16Linear(layer)
-    if precision == "int8":
-        return Int8Linear(layer) if layer.weight.numel() >= _INT8_FROM else None
-    return _few_rows(layer, exact=True) if name.startswith(_FEW_ROWS) else None
-
-
 def _few_rows(layer: nn.Linear, *, exact: bool) -> Packed | None:
-    """The quickest way for a row a beam, with inputs and outputs in float32."""
+    """The quickest way for a few rows that are float32 before and after; None: the layer as it is."""
     if layer.weight.device.type != "cpu":
         return None
     if works(HalfLinear) and (half := HalfLinear.of(layer, exact=exact)) is not None:
@@ -155,18 +153,18 @@ class Packed(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """[..., I] -> [..., O]. Raises ValueError where a gradient would have to go through it."""
         if torch.is_grad_enabled() and x.requires_grad:
-            raise ValueError("packed layers have no gradient: answer under torch.no_grad(), train the model they are of")
+            raise ValueError("packed layers have no gradient: answer under torch.no_grad(), or train the plain model")
         return self.product(x)
 
     def product(self, x: Tensor) -> Tensor:
         raise NotImplementedError
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Packed:
-        return self  # nothing in it ever changes
+        return self  # nothing in it changes
 
 
 class OneDNNLinear(Packed):
-    """oneDNN's own order of the weight, so that it need not be sorted anew for each product. In bfloat16 inputs are rounded to it."""
+    """oneDNN's own order of the weight: nothing is sorted anew for each product. In bfloat16 inputs are rounded to it."""
 
     def __init__(self, layer: nn.Linear, dtype: torch.dtype = torch.float32):
         super().__init__(layer)
@@ -175,8 +173,8 @@ class OneDNNLinear(Packed):
         self.stored_bias = None if layer.bias is None else layer.bias.detach().to(dtype)
 
     def product(self, x: Tensor) -> Tensor:
-        stored = (self.stored, self.stored_bias)
-        return torch.ops.mkldnn._linear_pointwise.default(x.to(self.dtype), *stored, "none", [], "")
+        multiply = torch.ops.mkldnn._linear_pointwise.default
+        return multiply(x.to(self.dtype), self.stored, self.stored_bias, "none", [], "")
 
 
 class Bfloat16Linear(Packed):
@@ -192,31 +190,30 @@ class Bfloat16Linear(Packed):
 
 
 class HalfLinear(Packed):
-    """The weight as float16, widened to float32 as it is read (FBGEMM): half the bytes and, by `of`, the same product.
+    """The weight as float16, widened to float32 as it is read (FBGEMM): half the bytes and, as `of` makes it, the same product.
 
-    Models are stored as bfloat16, or as 8-bit integers with a factor a row. float16 holds both: bfloat16 of weights, none
-    of which is large, has fewer digits; integers up to 127 are exact, and their factors are multiplied in afterwards.
+    Models are stored as bfloat16, or as 8-bit integers with a factor a row. float16 holds both: it has more digits than
+    bfloat16, and weights that are too small for it count for nothing; integers are exact, their factors follow the product.
     """
 
     def __init__(self, layer: nn.Linear, factor: Tensor | None = None):
-        """factor: float32[O, 1] that the rows of the weight are stored without."""
+        """factor: float32[O, 1] that is taken out of the rows of the weight."""
         super().__init__(layer)
-        weight = layer.weight.detach() if factor is None else layer.weight.detach() / factor
+        weight, bias = layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
         self.factor = None if factor is None else factor.flatten()
-        bias = layer.bias.detach() if layer.bias is not None and factor is None else None
-        self.stored = torch.ops.quantized.linear_prepack_fp16(weight.contiguous(), bias)
+        whole, inside = (weight, bias) if factor is None else (weight / factor, None)
+        self.stored = torch.ops.quantized.linear_prepack_fp16(whole.contiguous(), inside)
 
     @classmethod
     def of(cls, layer: nn.Linear, *, exact: bool = True) -> HalfLinear | None:
-        """None if the weight does not fit: `exact` asks for errors below 2^-22 of a row's largest weight, as sums in float32 have."""
+        """None if float16 does not hold the weight; `exact`: each row to 2^-23 of its norm, what float32 rounds one number by."""
         weight = layer.weight.detach()
-        largest = weight.abs().amax(dim=1, keepdim=True)
-        for factor in (None, (largest / 127).clamp(min=1e-12)):
-            whole = weight if factor is None else weight / factor
-            back = whole.half().float() * (1 if factor is None else factor)
-            if bool(((back - weight).abs() <= largest * 2**-22).all()):
+        for factor in (None, (weight.abs().amax(dim=1, keepdim=True) / 127).clamp(min=1e-12)):
+            back = weight.half().float() if factor is None else (weight / factor).half().float() * factor
+            if bool(((back - weight).norm(dim=1) <= 2**-23 * weight.norm(dim=1)).all()):
                 return cls(layer, factor)
-        return cls(layer) if not exact and bool(largest.max() < torch.finfo(torch.float16).max) else None
+        holds = not exact and bool(weight.abs().max() <= torch.finfo(torch.float16).max)
+        return cls(layer) if holds else None
 
     def product(self, x: Tensor) -> Tensor:
         y = torch.ops.quantized.linear_dynamic_fp16.default(x, self.stored)
@@ -229,26 +226,27 @@ class HalfLinear(Packed):
 class Int8Linear(Packed):
     """The weight as 8-bit integers with a factor a row; what comes in is rounded to as many steps of its range (FBGEMM).
 
-    Processors without AVX512-VNNI add pairs of products in 16 bits: there inputs have 7 bits, so that nothing overflows.
+    Processors without AVX512-VNNI add pairs of products in 16 bits: inputs have 7 bits there, so that nothing overflows.
     """
 
     def __init__(self, layer: nn.Linear):
         super().__init__(layer)
-        weight = layer.weight.detach()
+        weight, bias = layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
         factor = (weight.abs().amax(dim=1) / 127).clamp(min=1e-12).double()
-        self.reduce_range = not getattr(torch.cpu, "_is_vnni_supported", lambda: False)()
+        self.seven_bits = not getattr(torch.cpu, "_is_vnni_supported", lambda: False)()  # private, as above
         engine = torch.backends.quantized.engine
+        torch.backends.quantized.engine = "fbgemm"
         try:
-            torch.backends.quantized.engine = "fbgemm"
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # it is told that such tensors will go; `works` will say so then
-                whole = torch.quantize_per_channel(weight, factor, torch.zeros_like(factor, dtype=torch.long), 0, torch.qint8)
-                self.stored = torch.ops.quantized.linear_prepack(whole, None if layer.bias is None else layer.bias.detach())
+                warnings.simplefilter("ignore")  # that such tensors will go some day; `works` tells then
+                zero = torch.zeros(len(factor), dtype=torch.long)
+                whole = torch.quantize_per_channel(weight, factor, zero, 0, torch.qint8)
+                self.stored = torch.ops.quantized.linear_prepack(whole, bias)
         finally:
             torch.backends.quantized.engine = engine
 
     def product(self, x: Tensor) -> Tensor:
-        return torch.ops.quantized.linear_dynamic.default(x, self.stored, self.reduce_range)
+        return torch.ops.quantized.linear_dynamic.default(x, self.stored, self.seven_bits)
 
 
 class Changed(nn.Module):
@@ -266,7 +264,7 @@ class Changed(nn.Module):
 
 @functools.cache
 def works(kind: type[Packed], *given: Any) -> bool:
-    """True if a small product comes out right on this machine, with this torch: what is called is not promised to stay."""
+    """True if a small product comes out right on this machine with this torch: what is called there is not promised to stay."""
     layer = _linear(torch.arange(-12.0, 12.0).view(4, 6) / 8, torch.arange(4.0))
     x = torch.arange(18.0).view(3, 6) / 16
     try:
@@ -277,16 +275,16 @@ def works(kind: type[Packed], *given: Any) -> bool:
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    """The layer of given tensors."""
+    """A layer of given tensors."""
     layer = nn.Linear(1, 1, bias=False)
     layer.out_features, layer.in_features = weight.shape
-    layer.weight = weight if isinstance(weight, nn.Parameter) else nn.Parameter(weight, requires_grad=False)
-    layer.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+    layer.weight = weight if isinstance(weight, nn.Parameter) else nn.Parameter(weight)
+    layer.bias = None if bias is None else nn.Parameter(bias)
     return layer
 
 
-def _in_bfloat16(conv: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> None:
-    """From now on the convolution computes in bfloat16, by tensors of its own."""
+def _in_bfloat16(conv: nn.Module) -> None:
+    """From now on a convolution computes in bfloat16, by tensors of its own."""
     if conv.weight.dtype == torch.bfloat16:
         return
     for name, tensor in list(conv.named_parameters(recurse=False)):
