@@ -36,7 +36,7 @@ SETS = {
     "names_en": "emoji/names_en.test.jsonl",
     "kinds": "emoji/kinds.test.jsonl",
     "drums": "sounds/drums.test.jsonl",
-    "transcribe": "spoken/transcribe.test.jsonl",
+    "transcribe": "prompts/transcribe.test.jsonl",
     "direction": "clips/direction.test.jsonl",
 }
 

@@ -30,6 +30,7 @@ from monoglot.model.lora import Lora, add_lora, fold_lora, lora_names
 from monoglot.nouns import Media, Sample
 from monoglot.store import base_of, save_model
 from monoglot.train.recipe import Recipe
+from monoglot.train.run import precision
 
 RED = square(COLOURS["red"])
 ASKED = {"task": "classify", "image": RED, "text": "what colour?", "choices": ["red", "green", "blue"]}
@@ -45,11 +46,19 @@ def untried():
 
 
 def layer(outputs=48, inputs=32, *, bias=True, seed=0) -> nn.Linear:
-    """Weights as models are stored: bfloat16, some of them tiny."""
+    """Weights as models are stored, in bfloat16, of many sizes."""
     torch.manual_seed(seed)
     made = nn.Linear(inputs, outputs, bias=bias).requires_grad_(False)
-    made.weight.mul_(10.0 ** torch.randint(-7, 1, made.weight.shape))
+    made.weight.mul_(10.0 ** torch.randint(-1, 1, made.weight.shape))
     made.weight.copy_(made.weight.bfloat16())
+    return made
+
+
+def small() -> nn.Linear:
+    """Some rows are smaller than float16 has numbers for."""
+    made = layer()
+    made.weight[::2] *= 2.0**-30
+    made.weight[1] = 0
     return made
 
 
@@ -69,7 +78,9 @@ def inputs():
 # --- products ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("made", "factor"), [(layer(), False), (layer(bias=False), False), (whole(), True)])
+@pytest.mark.parametrize(
+    ("made", "factor"), [(layer(), False), (layer(bias=False), False), (small(), True), (whole(), True)]
+)
 def test_packed_products_are_as_exact_as_plain_ones(made, factor):
     half = HalfLinear.of(made)
     assert half is not None
@@ -77,10 +88,10 @@ def test_packed_products_are_as_exact_as_plain_ones(made, factor):
     for packed in (half, OneDNNLinear(made)):
         for x in inputs():
             exact = x.double() @ made.weight.double().t() + (0 if made.bias is None else made.bias.double())
-            size = x.abs().double() @ made.weight.abs().double().t() + 1e-3
+            size = x.abs().double() @ made.weight.abs().double().t()
             y = packed(x)
             assert (y.dtype, y.shape) == (torch.float32, exact.shape)
-            assert ((y - exact).abs() <= 1e-6 * size + 1e-6).all()
+            assert ((y - exact).abs() <= 1e-6 * (size + 1)).all()
 
 
 def test_float16_takes_no_weights_that_it_rounds():
@@ -153,8 +164,6 @@ def test_what_auto_picks(monkeypatch):
         name, why = pick("auto")
         assert name == picked
         assert why == f"this processor has {'' if picked == 'bfloat16' else 'no '}instructions for bfloat16"
-        from monoglot.train.run import precision
-
         assert precision(recipe, torch.device("cpu")) == picked
     monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
     assert pick("auto")[0] == "float32"
@@ -262,9 +271,10 @@ def test_low_rank_changes_stay_beside_what_is_shared(model, batch, monkeypatch):
         assert isinstance(beside.decoder_layers[0].ffn.up, Changed)
         assert beside.decoder_layers[0].ffn.up.layer is base.decoder_layers[0].ffn.up
         assert beside.encoders is base.encoders
-        wanted = plain(batch)
-        for packed in (beside, folded):
-            assert (packed(batch) - wanted)[batch.target_valid].norm() < most * wanted[batch.target_valid].norm()
+        with torch.no_grad():
+            wanted, *found = (part(batch)[batch.target_valid] for part in (plain, beside, folded))
+        for y in found:
+            assert (y - wanted).norm() < most * wanted.norm()
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------
@@ -290,7 +300,7 @@ def test_models_and_adapters_answer_in_each_precision(precision, stored, monkeyp
     for wanted, asked in ((plain, base), (plain.with_adapter(stored / "a"), base.with_adapter(stored / "a"))):
         assert asked.precision == pick(precision)
         expected = dict.fromkeys(wanted.predict(**ASKED).candidates)
-        for _ in range(4):  # in float32 the later ones come from packed layers
+        for _ in range(3):  # in float32 the later ones come from packed layers
             found = asked.predict(**ASKED)
             assert found.error is None
             assert {c.text for c in found.candidates} == {c.text for c in expected}
@@ -301,15 +311,19 @@ def test_models_and_adapters_answer_in_each_precision(precision, stored, monkeyp
         assert isinstance(asked.fast.projection, HalfLinear)
 
 
-def test_the_command_line_tells_it_once(stored, capsys, tmp_path):
-    text = ["predict", "--model", str(stored / "base"), "--task", "summarize", "--text", "the red", "--max-length", "3"]
-    assert main([*text, "--precision", "int8"]) == 0
-    assert capsys.readouterr().err == "precision: int8, as asked\n"
-    assert main([*text, "--precision", "float"]) == 2
-    assert "no precision named 'float'; closest: 'float32'" in capsys.readouterr().err
+def test_the_command_line_tells_it_once(stored, capsys):
+    def told(*more) -> tuple[int, str]:
+        asked = ["predict", "--model", str(stored / "base"), "--task", "summarize", "--text", "the red"]
+        with pytest.raises(SystemExit) as stopped:
+            main([*asked, "--max-length", "3", *more])
+        return stopped.value.code, capsys.readouterr().err
+
+    assert told("--precision", "int8") == (0, "precision: int8, as asked\n")
+    code, error = told("--precision", "float")
+    assert code == 2
+    assert "no precision named 'float'; closest: 'float32'" in error
     if pick()[0] == "float32":
-        assert main(text) == 0
-        assert capsys.readouterr().err == ""
+        assert told() == (0, "")
 
 
 def test_a_predictor_tells_an_unknown_precision_at_once(loaded):

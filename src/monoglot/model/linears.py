@@ -193,7 +193,7 @@ class HalfLinear(Packed):
     """The weight as float16, widened to float32 as it is read (FBGEMM): half the bytes and, as `of` makes it, the same product.
 
     Models are stored as bfloat16, or as 8-bit integers with a factor a row. float16 holds both: it has more digits than
-    bfloat16, and weights that are too small for it count for nothing; integers are exact, their factors follow the product.
+    bfloat16, and a power of two brings a row of small weights into its range; integers are exact, their factors follow.
     """
 
     def __init__(self, layer: nn.Linear, factor: Tensor | None = None):
@@ -208,7 +208,9 @@ class HalfLinear(Packed):
     def of(cls, layer: nn.Linear, *, exact: bool = True) -> HalfLinear | None:
         """None if float16 does not hold the weight; `exact`: each row to 2^-23 of its norm, what float32 rounds one number by."""
         weight = layer.weight.detach()
-        for factor in (None, (weight.abs().amax(dim=1, keepdim=True) / 127).clamp(min=1e-12)):
+        largest = weight.abs().amax(dim=1, keepdim=True)
+        upscaled = torch.ldexp(torch.ones_like(largest), largest.frexp().exponent - 15)  # the largest below 2^15
+        for factor in (None, upscaled, (largest / 127).clamp(min=1e-12)):
             back = weight.half().float() if factor is None else (weight / factor).half().float() * factor
             if bool(((back - weight).norm(dim=1) <= 2**-23 * weight.norm(dim=1)).all()):
                 return cls(layer, factor)
