@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -21,7 +20,7 @@ from monoglot.data.collate import Batch, MediaBatch
 from monoglot.modalities import MODALITIES
 from monoglot.modalities.base import Encoder
 from monoglot.model.config import ModelConfig
-from monoglot.model.layers import Cache, DecoderLayer, EncoderLayer, LayerCache
+from monoglot.model.layers import Cache, DecoderLayer, EncoderLayer, LayerCache, Linear, linear
 from monoglot.model.place import Relations, SourcePlace, TargetPlace, start_positions
 
 
@@ -47,12 +46,16 @@ class PlaceBias(nn.Module):
     def __init__(self, c: ModelConfig):
         super().__init__()
         self.heads, self.scale = c.heads, (c.head_width * c.attention_scale) ** -0.5
-        self.q, self.k = nn.Linear(c.width, c.width), nn.Linear(c.width, c.width)
+        self.q, self.k = Linear(c.width, c.width), Linear(c.width, c.width)
+
+    def queries(self, positions: Tensor) -> Tensor:
+        return self.q(positions).unflatten(-1, (self.heads, -1)).transpose(1, 2) * self.scale
+
+    def keys(self, positions: Tensor) -> Tensor:
+        return self.k(positions).unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def forward(self, query: Tensor, key: Tensor) -> Tensor:
-        q = self.q(query).unflatten(-1, (self.heads, -1)).transpose(1, 2) * self.scale
-        k = self.k(key).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        return q @ k.transpose(-1, -2)
+        return self.queries(query) @ self.keys(key).transpose(-1, -2)
 
 
 class UnifiedModel(nn.Module):
@@ -148,9 +151,9 @@ class UnifiedModel(nn.Module):
         cache.length += length
         return self.decoder_norm(x)
 
-    def logits(self, states: Tensor) -> Tensor:
-        """float[..., D] -> float[..., V]; the projection is the word embedding itself."""
-        return F.linear(states, self.words.weight)
+    def logits(self, states: Tensor, ids: Tensor | slice | None = None) -> Tensor:
+        """float[..., D] -> float[..., V], or of the given ids only; the projection is the word embedding itself."""
+        return linear(states, self.words.weight if ids is None else self.words.weight[ids])
 
     def _through(self, layer: Callable[[Tensor, int], Tensor], count: int, x: Tensor, *, once: bool = False) -> Tensor:
         """x through `layer(x, 0)`, `layer(x, 1)`, ...; `once`: they must not be computed again going back."""
