@@ -65,12 +65,14 @@ def search_of(rng: random.Random, rows: int) -> dict:
     )
     one = constraint(rng)
     constraints = rng.choice([None, [one] * rows, [constraint(rng) for _ in range(rows)]])
-    prefixes = [[rng.randint(5, 200) for _ in range(rng.randint(0, 3))] for _ in range(rows)]
+    prefixes = rng.choice([None, None, [[rng.randint(5, 200) for _ in range(rng.randint(0, 3))] for _ in range(rows)]])
+    if prefixes and not constraints:  # what does not begin so is then possible, but all of it is equally likely
+        settings = settings.model_copy(update={"beam": 1, "n_best": 1})
     codes = torch.tensor([rng.random() < 0.5 for _ in range(rows)])
     return {
         "settings": settings,
         "constraints": constraints,
-        "prefixes": rng.choice([None, None, prefixes]),
+        "prefixes": prefixes,
         "code_rows": rng.choice([None, codes]) if settings.max_length < 16 else None,
     }
 
