@@ -12,7 +12,6 @@ from small import VOCABULARY, tiny_model
 from monoglot.decode.constrain import BoxGrammar, Count, ObjectGrammar, Trie, Words, keep, together
 from monoglot.decode.search import SearchSettings, beam_search
 from monoglot.decode.steps import FoldedSteps, PlainSteps
-from monoglot.model.layers import linear
 from monoglot.model.lora import Lora, add_lora
 from monoglot.model.unified import Memory
 from monoglot.text.vocabulary import BOS, UNK
@@ -172,14 +171,3 @@ def test_ids_that_anyone_may_write():
     logits = torch.zeros(2, 8)
     keep(logits, [slice(50, 53), [7]], one)
     assert logits.exp().int().tolist() == [[0, 0, 0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 1, 0, 0, 0]]
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("rows", range(1, 7))
-def test_products_of_few_inputs(rows):
-    for inputs, outputs in ((24, 40), (40, 24), (3, 60)):
-        x, weight, bias = torch.randn(rows, 1, inputs), torch.randn(outputs, inputs), torch.randn(outputs)
-        for b in (bias, None):
-            found = linear(x, weight, b)
-            torch.testing.assert_close(found, torch.nn.functional.linear(x, weight, b))
-            assert found.is_contiguous()

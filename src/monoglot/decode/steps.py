@@ -40,7 +40,8 @@ class Steps(Protocol):
 
 def steps_of(model: UnifiedModel, memory: Memory, width: int, code_rows: Tensor | None) -> Steps:
     """The quickest way for searches of `width` beams. Both say the same, but for rounding."""
-    folded = width <= WIDEST and not model.training  # dropout would hide something else from each beam
+    own = type(model).decode is UnifiedModel.decode  # an exported model is a graph, and has no layers to run
+    folded = own and width <= WIDEST and not model.training  # dropout would hide something else from each beam
     return (FoldedSteps if folded else PlainSteps)(model, memory, code_rows)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -20,7 +21,7 @@ from monoglot.data.collate import Batch, MediaBatch
 from monoglot.modalities import MODALITIES
 from monoglot.modalities.base import Encoder
 from monoglot.model.config import ModelConfig
-from monoglot.model.layers import Cache, DecoderLayer, EncoderLayer, LayerCache, Linear, linear
+from monoglot.model.layers import Cache, DecoderLayer, EncoderLayer, LayerCache
 from monoglot.model.place import Relations, SourcePlace, TargetPlace, start_positions
 
 
@@ -46,7 +47,7 @@ class PlaceBias(nn.Module):
     def __init__(self, c: ModelConfig):
         super().__init__()
         self.heads, self.scale = c.heads, (c.head_width * c.attention_scale) ** -0.5
-        self.q, self.k = Linear(c.width, c.width), Linear(c.width, c.width)
+        self.q, self.k = nn.Linear(c.width, c.width), nn.Linear(c.width, c.width)
 
     def queries(self, positions: Tensor) -> Tensor:
         return self.q(positions).unflatten(-1, (self.heads, -1)).transpose(1, 2) * self.scale
@@ -153,7 +154,7 @@ class UnifiedModel(nn.Module):
 
     def logits(self, states: Tensor, ids: Tensor | slice | None = None) -> Tensor:
         """float[..., D] -> float[..., V], or of the given ids only; the projection is the word embedding itself."""
-        return linear(states, self.words.weight if ids is None else self.words.weight[ids])
+        return F.linear(states, self.words.weight if ids is None else self.words.weight[ids])
 
     def _through(self, layer: Callable[[Tensor, int], Tensor], count: int, x: Tensor, *, once: bool = False) -> Tensor:
         """x through `layer(x, 0)`, `layer(x, 1)`, ...; `once`: they must not be computed again going back."""
