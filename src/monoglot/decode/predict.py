@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property, lru_cache, partial
 from itertools import groupby, islice
 from pathlib import Path
 from types import MappingProxyType
@@ -34,6 +35,7 @@ from monoglot.decode.search import Hypothesis, SearchSettings, beam_search, scor
 from monoglot.errors import InputError
 from monoglot.model.features import features
 from monoglot.model.head import Head, encode, pooled
+from monoglot.model.inference import for_inference
 from monoglot.model.unified import Memory, UnifiedModel
 from monoglot.nouns import Candidate, Media, Prediction, Sample
 from monoglot.plugins import HOW, media_kinds
@@ -57,6 +59,14 @@ def load(model: str | Path = "nano", *, search: SearchSettings | None = None) ->
     loaded = load_model(folder)
     heads = read_adapter(folder).heads() if is_adapter(folder) else {}
     return Predictor(*loaded, search=search, answers=read_answers(folder), heads=heads, folder=folder)
+
+
+class Choices:
+    """What a question may be answered with, as tokens; kept, since many questions have the same."""
+
+    def __init__(self, tokenizer: Tokenizer, choices: Sequence[str]):
+        self.ids = [tokenizer.encode(f" {choice}").tolist() for choice in choices]
+        self.trie = Trie(self.ids)
 
 
 class Predictor:
@@ -95,10 +105,17 @@ class Predictor:
             if given.head is not None
         }
         self.folder = folder
+        self._base: Predictor | None = None  # by whose encoders it sees
+        self._listed = lru_cache(maxsize=256)(partial(Choices, tokenizer))
         self.name = ""
         """Of the adapter that it answers by, if it came about by `with_adapter`."""
         self.adapted: dict[str, Predictor] = {}
         """Predictors of adapters on this model, by name; a row's `adapter` picks."""
+
+    @cached_property
+    def fast(self) -> UnifiedModel:
+        """The model as it answers; made of `model` when the first row is answered."""
+        return for_inference(self.model, None if self._base is None else self._base.fast)
 
     def keep_features(self, cache: FeatureCache | None) -> None:
         """From now on media are encoded once, and what the encoders said is taken from the cache; None: every time anew."""
@@ -125,6 +142,7 @@ class Predictor:
             model, self.tokenizer, search=self.search, answers=adapter.settings.answers, heads=adapter.heads()
         )
         if not any(name.startswith("encoders.") for name in adapter.changes):
+            adapted._base = self
             adapted.keep_features(self.cache)
         adapted.name = _name(folder)
         return adapted
@@ -239,8 +257,9 @@ class Predictor:
         """Raises InputError as `Preparer.example` does, and when a choice is longer than the model can write."""
         example = self.preparer.example(self.limits.fill(sample), with_target=False)
         room = self._room - len(example.sequence.given_ids)
-        for choice in example.posed.choices:
-            if len(self.tokenizer.encode(f" {choice}")) > room:
+        choices = example.posed.choices
+        for choice, ids in zip(choices, self._listed(choices).ids):
+            if len(ids) > room:
                 wrong = f"{choice[:20]!r}... is longer than {room} tokens"
                 raise InputError.at(sample.where or f"sample {sample.id}", "choices", wrong, "shorten it")
         return example
@@ -257,7 +276,7 @@ class Predictor:
         head = self._head_of(examples[0].sample)
         if head is not None:
             return self._pick(self._heads[head], batch, [example.sample for example in examples])
-        memory = self.model.encode(batch, features(self.model, batch, self.cache))
+        memory = self.fast.encode(batch, features(self.fast, batch, self.cache))
         constraints = [self._constraint(example) for example in examples]
         if self.search.score_all and examples[0].posed.choices:
             found = self._score_all(examples, memory, constraints)
@@ -274,7 +293,7 @@ class Predictor:
 
     def _pick(self, head: Head, batch: Batch, samples: Sequence[Sample]) -> list[Prediction]:
         """What a head says of the rows of a batch, among each sample's choices."""
-        x = pooled(batch, *encode(self.model, batch, head.blocks, self.cache), head.blocks)
+        x = pooled(batch, *encode(self.fast, batch, head.blocks, self.cache), head.blocks)
         predictions = []
         for sample, row in zip(samples, head.probabilities(x)):
             allowed = [index for index, name in enumerate(head.classes) if name in sample.choices]
@@ -293,7 +312,7 @@ class Predictor:
         longest = [constraint.longest for constraint in constraints]
         settings = self._settings(TASKS[examples[0].sample.task], max((n for n in longest if n), default=None))
         found = beam_search(
-            self.model,
+            self.fast,
             memory,
             settings.model_copy(update={"max_length": settings.max_length + max(map(len, given))}),
             constraints=constraints,
@@ -320,22 +339,19 @@ class Predictor:
 
     def _score_all(self, examples: list[Example], memory: Memory, tries: list[Constraint]) -> list[list[Hypothesis]]:
         """Every choice of each row, the likeliest first."""
-        answers = [[self._choice(choice) for choice in example.posed.choices] for example in examples]
+        answers = [self._listed(example.posed.choices).ids for example in examples]
         given = [example.sequence.given_ids.tolist() for example in examples]
-        scores = score_answers(self.model, memory, answers, constraints=tries, prefixes=given)
+        scores = score_answers(self.fast, memory, answers, constraints=tries, prefixes=given)
         found = []
         for choices, row in zip(answers, scores):
             hypotheses = [Hypothesis((*ids, EOS), score, (score,)) for ids, score in zip(choices, row.tolist())]
             found.append(sorted(hypotheses, key=lambda h: -h.score)[: self.search.n_best])
         return found
 
-    def _choice(self, choice: str) -> list[int]:
-        return self.tokenizer.encode(f" {choice}").tolist()
-
     def _constraint(self, example: Example) -> Constraint:
         vocabulary = self.tokenizer.vocabulary
         if example.posed.choices:
-            return Trie(self._choice(choice) for choice in example.posed.choices)
+            return self._listed(example.posed.choices).trie
         match example.posed.writes:
             case "box":
                 return BoxGrammar(vocabulary)
