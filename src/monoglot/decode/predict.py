@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from itertools import groupby, islice
 from pathlib import Path
 from types import MappingProxyType
@@ -35,6 +35,7 @@ from monoglot.decode.search import Hypothesis, SearchSettings, beam_search, scor
 from monoglot.errors import InputError
 from monoglot.model.features import features
 from monoglot.model.head import Head, encode, pooled
+from monoglot.model.inference import for_inference
 from monoglot.model.linears import pick, to_precision
 from monoglot.model.unified import Memory, UnifiedModel
 from monoglot.nouns import Candidate, Media, Prediction, Sample
@@ -46,7 +47,7 @@ from monoglot.text.tokenizer import Tokenizer
 from monoglot.text.vocabulary import EOS
 
 _ARGUMENTS = ("task", "text", "choices", "box", "lang")
-_PLAIN = 2  # batches answered in float32 before weights are laid out for it, which takes as long as some answers
+_PLAIN = 1  # batches that are answered in float32 before weights are laid out for it, which takes as long as an answer or two
 _WINDOW = 16  # batches that are read ahead, so that rows of equal shape can run together
 
 
@@ -61,6 +62,14 @@ def load(model: str | Path = "nano", *, search: SearchSettings | None = None, pr
     heads = read_adapter(folder).heads() if is_adapter(folder) else {}
     answers = read_answers(folder)
     return Predictor(*loaded, search=search, answers=answers, heads=heads, folder=folder, precision=precision)
+
+
+class Choices:
+    """What a question may be answered with, as tokens; kept, since many questions have the same."""
+
+    def __init__(self, tokenizer: Tokenizer, choices: Sequence[str]):
+        self.ids = [tokenizer.encode(f" {choice}").tolist() for choice in choices]
+        self.trie = Trie(self.ids)
 
 
 class Predictor:
@@ -105,6 +114,7 @@ class Predictor:
         self._asked, self._batches = precision, 0
         pick(precision)  # what is not known or not there is told at once
         self._base: Predictor | None = None  # by whose encoders it sees
+        self._listed = lru_cache(maxsize=256)(partial(Choices, tokenizer))
         self.name = ""
         """Of the adapter that it answers by, if it came about by `with_adapter`."""
         self.adapted: dict[str, Predictor] = {}
@@ -117,13 +127,17 @@ class Predictor:
 
     @property
     def fast(self) -> UnifiedModel:
-        """The model as it answers; `model` is what it is made of."""
+        """The model as it answers; made of `model` when the first row is answered."""
         plain = self._batches <= _PLAIN and self.precision[0] == "float32"
-        return self.model if plain else self._packed
+        return self._folded if plain else self._packed
+
+    @cached_property
+    def _folded(self) -> UnifiedModel:
+        return for_inference(self.model, None if self._base is None else self._base._folded)
 
     @cached_property
     def _packed(self) -> UnifiedModel:
-        return to_precision(self.model, self.precision[0], None if self._base is None else self._base._packed)
+        return to_precision(self._folded, self.precision[0], None if self._base is None else self._base._packed)
 
     def keep_features(self, cache: FeatureCache | None) -> None:
         """From now on media are encoded once, and what the encoders said is taken from the cache; None: every time anew."""
@@ -270,8 +284,9 @@ class Predictor:
         """Raises InputError as `Preparer.example` does, and when a choice is longer than the model can write."""
         example = self.preparer.example(self.limits.fill(sample), with_target=False)
         room = self._room - len(example.sequence.given_ids)
-        for choice in example.posed.choices:
-            if len(self.tokenizer.encode(f" {choice}")) > room:
+        choices = example.posed.choices
+        for choice, ids in zip(choices, self._listed(choices).ids):
+            if len(ids) > room:
                 wrong = f"{choice[:20]!r}... is longer than {room} tokens"
                 raise InputError.at(sample.where or f"sample {sample.id}", "choices", wrong, "shorten it")
         return example
@@ -352,7 +367,7 @@ class Predictor:
 
     def _score_all(self, examples: list[Example], memory: Memory, tries: list[Constraint]) -> list[list[Hypothesis]]:
         """Every choice of each row, the likeliest first."""
-        answers = [[self._choice(choice) for choice in example.posed.choices] for example in examples]
+        answers = [self._listed(example.posed.choices).ids for example in examples]
         given = [example.sequence.given_ids.tolist() for example in examples]
         scores = score_answers(self.fast, memory, answers, constraints=tries, prefixes=given)
         found = []
@@ -361,13 +376,10 @@ class Predictor:
             found.append(sorted(hypotheses, key=lambda h: -h.score)[: self.search.n_best])
         return found
 
-    def _choice(self, choice: str) -> list[int]:
-        return self.tokenizer.encode(f" {choice}").tolist()
-
     def _constraint(self, example: Example) -> Constraint:
         vocabulary = self.tokenizer.vocabulary
         if example.posed.choices:
-            return Trie(self._choice(choice) for choice in example.posed.choices)
+            return self._listed(example.posed.choices).trie
         match example.posed.writes:
             case "box":
                 return BoxGrammar(vocabulary)

@@ -211,8 +211,7 @@ class HalfLinear(Packed):
         largest = weight.abs().amax(dim=1, keepdim=True)
         upscaled = torch.ldexp(torch.ones_like(largest), largest.frexp().exponent - 15)  # the largest below 2^15
         for factor in (None, upscaled, (largest / 127).clamp(min=1e-12)):
-            back = weight.half().float() if factor is None else (weight / factor).half().float() * factor
-            if bool(((back - weight).norm(dim=1) <= 2**-23 * weight.norm(dim=1)).all()):
+            if all(_half_holds(weight[:rows], factor) for rows in (64, len(weight))):  # what does not hold shows early
                 return cls(layer, factor)
         holds = not exact and bool(weight.abs().max() <= torch.finfo(torch.float16).max)
         return cls(layer) if holds else None
@@ -223,6 +222,13 @@ class HalfLinear(Packed):
             y = y.mul_(self.factor)
             y = y if self.bias is None else y.add_(self.bias)
         return y
+
+
+def _half_holds(weight: Tensor, factor: Tensor | None) -> bool:
+    """True if no row, without its factor, loses more as float16 than float32 loses of one number."""
+    factor = None if factor is None else factor[: len(weight)]
+    back = weight.half().float() if factor is None else (weight / factor).half().float() * factor
+    return bool(((back - weight).norm(dim=1) <= 2**-23 * weight.norm(dim=1)).all())
 
 
 class Int8Linear(Packed):
