@@ -291,7 +291,7 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     return layer
 
 
-def _in_bfloat16(conv: nn.Module) -> None:
+def _in_bfloat16(conv: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> None:
     """From now on a convolution computes in bfloat16, by tensors of its own."""
     if conv.weight.dtype == torch.bfloat16:
         return
@@ -301,4 +301,4 @@ def _in_bfloat16(conv: nn.Module) -> None:
 
 
 def _cast_input(conv: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return given[0].to(conv.weight.dtype), *given[1:]
+    return given[0].to(conv.get_parameter("weight").dtype), *given[1:]
