@@ -14,14 +14,14 @@ Letters: R rows, K beams of a row, N = R K, T new tokens (one, but for the start
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterable, Sequence
+from typing import Protocol, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from monoglot.model.layers import Cache, LayerCache
+from monoglot.model.layers import Cache, DecoderLayer, LayerCache
 from monoglot.model.unified import Memory, UnifiedModel
 
 WIDEST = 16
@@ -90,6 +90,9 @@ class Slots(LayerCache):
 class FoldedSteps:
     """The same layers, the beams of a row folded into its queries."""
 
+    self_bias: Tensor
+    cross_bias: Tensor
+
     def __init__(self, model: UnifiedModel, memory: Memory, code_rows: Tensor | None):
         self.model, self.memory, self.code_rows = model, memory, code_rows
         self.rows, self.beams, self.length = len(memory.valid), 1, 0
@@ -102,7 +105,7 @@ class FoldedSteps:
         self.hidden = None if bool(memory.valid.all()) else _hide(memory.valid)[:, None, None, :]
         self.made = range(0)
         """Places whose biases `self.self_bias` and `self.cross_bias` hold."""
-        if model.untied:
+        if memory.positions is not None:
             self.memory_places = model.cross_bias.keys(memory.positions)
 
     def __call__(self, ids: Tensor) -> Tensor:
@@ -249,9 +252,10 @@ class FoldedTexts:
 
     def __init__(self, model: UnifiedModel, memory: Memory):
         self.model, self.memory = model, memory
-        self.known = [layer.cross.keys_values(memory.states) for layer in model.decoder_layers]
+        self.layers = cast("Iterable[DecoderLayer]", model.decoder_layers)
+        self.known = [layer.cross.keys_values(memory.states) for layer in self.layers]
         self.hidden = None if bool(memory.valid.all()) else _hide(memory.valid)[:, None, None, :]
-        if model.untied:
+        if memory.positions is not None:
             self.memory_places = model.cross_bias.keys(memory.positions)
 
     def __call__(self, rows: Sequence[int], trees: Sequence[Tree]) -> Tensor:
@@ -266,7 +270,7 @@ class FoldedTexts:
         which = slice(None) if [*rows] == [*range(len(self.memory.valid))] else torch.tensor(rows, device=device)
         self_bias, cross_bias = self._biases(seen, places, which)
         x = model.target.embed(ids, places, None, model.words)
-        for layer, bias, (keys, values) in zip(model.decoder_layers, self_bias, self.known):
+        for layer, bias, (keys, values) in zip(self.layers, self_bias, self.known):
             kept = LayerCache(memory=(keys[which], values[which]))
             x = layer(x, self.memory.states, bias, cross_bias, kept)
         return model.decoder_norm(x)
