@@ -14,7 +14,7 @@ Letters: R rows, K beams of a row, N = R K, T new tokens (one, but for the start
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Protocol, cast
 
 import numpy as np
@@ -96,7 +96,8 @@ class FoldedSteps:
     def __init__(self, model: UnifiedModel, memory: Memory, code_rows: Tensor | None):
         self.model, self.memory, self.code_rows = model, memory, code_rows
         self.rows, self.beams, self.length = len(memory.valid), 1, 0
-        self.layers = [Slots() for _ in model.decoder_layers]
+        self.layers = cast("Sequence[DecoderLayer]", model.decoder_layers)
+        self.kept = [Slots(memory=layer.cross.keys_values(memory.states)) for layer in self.layers]
         device = memory.states.device
         self.own = torch.ones(self.rows, 1, 0, dtype=torch.bool, device=device)
         """bool[R, K, P]: slots of each beam's own past."""
@@ -115,8 +116,8 @@ class FoldedSteps:
         x = model.target.embed(ids, places, code_rows, model.words).view(self.rows, beams * new, -1)
         seen = self._write(beams, new)
         self_bias, cross_bias = self._biases(seen, new)
-        for index, layer in enumerate(model.decoder_layers):
-            x = layer(x, self.memory.states, self_bias[index], cross_bias, self.layers[index])
+        for layer, bias, kept in zip(self.layers, self_bias, self.kept):
+            x = layer(x, self.memory.states, bias, cross_bias, kept)
         self.length += new
         return model.decoder_norm(x.view(self.rows * beams, new, -1)[:, -1])
 
@@ -124,9 +125,8 @@ class FoldedSteps:
         rows = index[::beams] // self.beams
         self.own = self.own.flatten(0, 1)[index].view(len(rows), beams, -1)
         if len(rows) < self.rows:
-            for layer in self.layers:
-                layer.select(rows)
-            self.memory = self.memory.select(rows)
+            for kept in self.kept:
+                kept.select(rows)
             self.code_rows = None if self.code_rows is None else self.code_rows[rows]
             self.hidden = None if self.hidden is None else self.hidden[rows]
             if self.model.untied:
@@ -150,7 +150,7 @@ class FoldedSteps:
         """For each layer what self-attention adds, float[R, 1 or H, Q, P], and what all add in the memory, float[R, 1 or H, Q or 1, S]."""
         future = _hide(seen)[:, None]
         if not self.model.untied:
-            return [future] * len(self.layers), self.hidden
+            return [future] * len(self.kept), self.hidden
         if self.length + new > self.made.stop:
             self._look_ahead(self.length + new)
         at = slice(self.length - self.made.start, self.length - self.made.start + new)
@@ -252,7 +252,7 @@ class FoldedTexts:
 
     def __init__(self, model: UnifiedModel, memory: Memory):
         self.model, self.memory = model, memory
-        self.layers = cast("Iterable[DecoderLayer]", model.decoder_layers)
+        self.layers = cast("Sequence[DecoderLayer]", model.decoder_layers)
         self.known = [layer.cross.keys_values(memory.states) for layer in self.layers]
         self.hidden = None if bool(memory.valid.all()) else _hide(memory.valid)[:, None, None, :]
         if memory.positions is not None:
