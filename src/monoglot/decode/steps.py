@@ -8,6 +8,7 @@ FoldedSteps  runs the same layers over [R, K, D]: the beams of a row are queries
              - each token's keys and values are written once, into the row's next free slots, and never move. Which slots
                belong to a beam's own past is a mask, and when beams are reordered, only the mask is;
              - biases of positions and relations are the same for all beams; they are made for many places ahead at once.
+PlainTexts, FoldedTexts: the same for texts that are known, such as all choices of a question; a row's are one tree.
 
 Letters: R rows, K beams of a row, N = R K, T new tokens (one, but for the start), Q = K T queries of a row, P slots, L layers, H heads, S source, D width.
 """
