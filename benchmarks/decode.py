@@ -1,4 +1,4 @@
-"""How much faster the quick way through the decoder is than the plain one, stage by stage: medians of ratios, measured in turns.
+"""How much faster the quick way through the decoder is than the plain one, stage by stage, and what many choices cost: medians of ratios, measured in turns.
 
 python benchmarks/decode.py [--model base|nano] [--repeat 9] [--beam 5] [--length 16] [--bfloat16] [--out benchmarks/results/FILE.json]
 
@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import platform
+import random
 import statistics
 import sys
 import time
@@ -18,17 +19,18 @@ from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 import monoglot
 from monoglot.decode.constrain import BoxGrammar, Trie
-from monoglot.decode.search import SearchSettings, beam_search
-from monoglot.decode.steps import FoldedSteps, PlainSteps
+from monoglot.decode.predict import Predictor, load
+from monoglot.decode.search import SearchSettings, beam_search, score_answers
+from monoglot.decode.steps import FoldedSteps, FoldedTexts, PlainSteps, PlainTexts
 from monoglot.model.config import ModelConfig
 from monoglot.model.inference import for_inference
 from monoglot.model.unified import Memory, UnifiedModel
-from monoglot.store import load_model, model_folder
 
 PLACES = {"base": 24 * 24 + 8, "nano": 5 * 5 + 8}
 Pair = tuple[Callable[[], object], Callable[[], object]]
@@ -83,7 +85,11 @@ def stages(model: UnifiedModel, places: int, beam: int, length: int) -> dict[str
 
         return step
 
-    x, weight = torch.randn(beam, c.width).to(states.dtype), model.words.weight
+    answers = [[100 + n % 10, 200 + n // 10, 300 + n] for n in range(100)]
+
+    def scores(texts) -> Callable[[], object]:
+        return lambda: score_answers(model, memory, [answers], constraints=[Trie(answers)], texts=texts)
+
     free = {"settings": SearchSettings(beam=beam, max_length=4, min_length=0)}
     box = free | {"constraints": [BoxGrammar(c.vocabulary)]}
     choices = free | {"constraints": [Trie([[100 + n, 200 + n % 7] for n in range(20)])]}
@@ -96,7 +102,41 @@ def stages(model: UnifiedModel, places: int, beam: int, length: int) -> dict[str
         ),
         "first step": (lambda: first(PlainSteps), lambda: first(FoldedSteps)),
         "later step": (later(PlainSteps), later(FoldedSteps)),
-        "projection": (lambda: torch.nn.functional.linear(x, weight), lambda: model.logits(x)),
+        "scores of 100 answers": (scores(PlainTexts), scores(FoldedTexts)),
+    }
+
+
+def questions(predictor: Predictor) -> dict[str, Pair]:
+    """A question about a picture with 1,000 choices of one to three words, and the same with two of them."""
+    random.seed(0)
+    parts = [
+        "bird",
+        "boat",
+        "car",
+        "cat",
+        "door",
+        "fish",
+        "glass",
+        "green",
+        "house",
+        "lamp",
+        "moon",
+        "red",
+        "small",
+        "tree",
+    ]
+    names: dict[str, None] = {}
+    while len(names) < 1000:
+        names[" ".join(random.sample(parts, random.randint(1, 3)))] = None
+    picture = np.random.default_rng(0).integers(0, 255, (160, 160, 3), dtype=np.uint8)
+
+    def ask(choices: list[str]) -> object:
+        return predictor.predict(task="vqa", image=picture, text="what is it?", choices=choices)
+
+    many, two = list(names), list(names)[:2]
+    return {
+        "1,000 choices that were asked before, against 2": (lambda: ask(many), lambda: ask(two)),
+        "1,000 new choices, against 2": (lambda: ask(random.sample(many, len(many))), lambda: ask(two)),
     }
 
 
@@ -115,7 +155,8 @@ def main() -> None:
     if arguments.model == "base":
         model = UnifiedModel(ModelConfig()).eval()
     else:
-        model = load_model(model_folder("nano"))[0].eval()
+        predictor = load("nano")
+        model = predictor.model
     if arguments.bfloat16:
         model = model.bfloat16()
     results: dict[str, object] = {
@@ -145,6 +186,8 @@ def main() -> None:
         picture = [torch.randint(0, 256, (3, size, size), dtype=torch.uint8)]
         folded = for_inference(model)
         keep("picture", lambda: model.encoders["image"](picture), lambda: folded.encoders["image"](picture))
+        for name, pair in questions(predictor).items():
+            keep(name, *pair)
 
 
 if __name__ == "__main__":

@@ -159,8 +159,8 @@ def test_what_the_memory_costs_does_not_grow_with_the_beam():
     steps.select(torch.tensor([0] * 4 + [1] * 4), 4)
     steps(torch.arange(5, 13)[:, None])
     heads, width = model.config.heads, model.config.head_width
-    assert all(tuple(layer.memory[0].shape) == (2, heads, 9, width) for layer in steps.layers)
-    assert all(layer.used == 1 + 4 for layer in steps.layers)
+    assert all(tuple(layer.memory[0].shape) == (2, heads, 9, width) for layer in steps.kept)
+    assert all(layer.used == 1 + 4 for layer in steps.kept)
 
 
 def test_ids_that_anyone_may_write():

@@ -8,6 +8,7 @@ FoldedSteps  runs the same layers over [R, K, D]: the beams of a row are queries
              - each token's keys and values are written once, into the row's next free slots, and never move. Which slots
                belong to a beam's own past is a mask, and when beams are reordered, only the mask is;
              - biases of positions and relations are the same for all beams; they are made for many places ahead at once.
+PlainTexts, FoldedTexts: the same for texts that are known, such as all choices of a question; a row's are one tree.
 
 Letters: R rows, K beams of a row, N = R K, T new tokens (one, but for the start), Q = K T queries of a row, P slots, L layers, H heads, S source, D width.
 """
@@ -15,13 +16,13 @@ Letters: R rows, K beams of a row, N = R K, T new tokens (one, but for the start
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from monoglot.model.layers import Cache, LayerCache
+from monoglot.model.layers import Cache, DecoderLayer, LayerCache
 from monoglot.model.unified import Memory, UnifiedModel
 
 WIDEST = 16
@@ -90,10 +91,14 @@ class Slots(LayerCache):
 class FoldedSteps:
     """The same layers, the beams of a row folded into its queries."""
 
+    self_bias: Tensor
+    cross_bias: Tensor
+
     def __init__(self, model: UnifiedModel, memory: Memory, code_rows: Tensor | None):
         self.model, self.memory, self.code_rows = model, memory, code_rows
         self.rows, self.beams, self.length = len(memory.valid), 1, 0
-        self.layers = [Slots() for _ in model.decoder_layers]
+        self.layers = cast("Sequence[DecoderLayer]", model.decoder_layers)
+        self.kept = [Slots(memory=layer.cross.keys_values(memory.states)) for layer in self.layers]
         device = memory.states.device
         self.own = torch.ones(self.rows, 1, 0, dtype=torch.bool, device=device)
         """bool[R, K, P]: slots of each beam's own past."""
@@ -102,7 +107,7 @@ class FoldedSteps:
         self.hidden = None if bool(memory.valid.all()) else _hide(memory.valid)[:, None, None, :]
         self.made = range(0)
         """Places whose biases `self.self_bias` and `self.cross_bias` hold."""
-        if model.untied:
+        if memory.positions is not None:
             self.memory_places = model.cross_bias.keys(memory.positions)
 
     def __call__(self, ids: Tensor) -> Tensor:
@@ -112,8 +117,8 @@ class FoldedSteps:
         x = model.target.embed(ids, places, code_rows, model.words).view(self.rows, beams * new, -1)
         seen = self._write(beams, new)
         self_bias, cross_bias = self._biases(seen, new)
-        for index, layer in enumerate(model.decoder_layers):
-            x = layer(x, self.memory.states, self_bias[index], cross_bias, self.layers[index])
+        for layer, bias, kept in zip(self.layers, self_bias, self.kept):
+            x = layer(x, self.memory.states, bias, cross_bias, kept)
         self.length += new
         return model.decoder_norm(x.view(self.rows * beams, new, -1)[:, -1])
 
@@ -121,9 +126,8 @@ class FoldedSteps:
         rows = index[::beams] // self.beams
         self.own = self.own.flatten(0, 1)[index].view(len(rows), beams, -1)
         if len(rows) < self.rows:
-            for layer in self.layers:
-                layer.select(rows)
-            self.memory = self.memory.select(rows)
+            for kept in self.kept:
+                kept.select(rows)
             self.code_rows = None if self.code_rows is None else self.code_rows[rows]
             self.hidden = None if self.hidden is None else self.hidden[rows]
             if self.model.untied:
@@ -147,7 +151,7 @@ class FoldedSteps:
         """For each layer what self-attention adds, float[R, 1 or H, Q, P], and what all add in the memory, float[R, 1 or H, Q or 1, S]."""
         future = _hide(seen)[:, None]
         if not self.model.untied:
-            return [future] * len(self.layers), self.hidden
+            return [future] * len(self.kept), self.hidden
         if self.length + new > self.made.stop:
             self._look_ahead(self.length + new)
         at = slice(self.length - self.made.start, self.length - self.made.start + new)
@@ -249,9 +253,10 @@ class FoldedTexts:
 
     def __init__(self, model: UnifiedModel, memory: Memory):
         self.model, self.memory = model, memory
-        self.known = [layer.cross.keys_values(memory.states) for layer in model.decoder_layers]
+        self.layers = cast("Sequence[DecoderLayer]", model.decoder_layers)
+        self.known = [layer.cross.keys_values(memory.states) for layer in self.layers]
         self.hidden = None if bool(memory.valid.all()) else _hide(memory.valid)[:, None, None, :]
-        if model.untied:
+        if memory.positions is not None:
             self.memory_places = model.cross_bias.keys(memory.positions)
 
     def __call__(self, rows: Sequence[int], trees: Sequence[Tree]) -> Tensor:
@@ -266,7 +271,7 @@ class FoldedTexts:
         which = slice(None) if [*rows] == [*range(len(self.memory.valid))] else torch.tensor(rows, device=device)
         self_bias, cross_bias = self._biases(seen, places, which)
         x = model.target.embed(ids, places, None, model.words)
-        for layer, bias, (keys, values) in zip(model.decoder_layers, self_bias, self.known):
+        for layer, bias, (keys, values) in zip(self.layers, self_bias, self.known):
             kept = LayerCache(memory=(keys[which], values[which]))
             x = layer(x, self.memory.states, bias, cross_bias, kept)
         return model.decoder_norm(x)
