@@ -287,7 +287,8 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     layer = nn.Linear(1, 1, bias=False)
     layer.out_features, layer.in_features = weight.shape
     layer.weight = weight if isinstance(weight, nn.Parameter) else nn.Parameter(weight)
-    layer.bias = None if bias is None else nn.Parameter(bias)
+    if bias is not None:
+        layer.bias = nn.Parameter(bias)
     return layer
 
 
