@@ -246,8 +246,8 @@ def test_so_many_codes_are_a_picture(model, memory):
 
 def test_where_all_must_end_the_model_is_not_asked(model, memory, monkeypatch):
     asked = []
-    decode = model.decode
-    monkeypatch.setattr(model, "decode", lambda *given, **more: asked.append(1) or decode(*given, **more))
+    norm = model.decoder_norm
+    monkeypatch.setattr(norm, "forward", lambda x, run=norm.forward: asked.append(1) or run(x))
     beam_search(model, memory, SearchSettings(beam=3, max_length=4), constraints=[BoxGrammar(VOCABULARY)] * len(TEXTS))
     assert len(asked) == 4
     beam_search(model, memory, SearchSettings(beam=1, max_length=4, min_length=4))

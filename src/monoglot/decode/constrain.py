@@ -8,6 +8,8 @@ Letters: N beams of all rows, V vocabulary.
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -47,7 +49,7 @@ class Words:
 
 
 class Trie:
-    """The answer is one of a list.
+    """The answer is one of a list. What may follow is looked up when it is asked for, then known.
 
     >>> trie = Trie([[10], [10, 11]])
     >>> trie.allowed([10]).tolist()
@@ -55,20 +57,17 @@ class Trie:
     """
 
     def __init__(self, answers: Iterable[Sequence[int]]):
-        self._next: dict[tuple[int, ...], set[int]] = {}
-        self.longest: int | None = 1
-        for answer in answers:
-            path = (*map(int, answer), EOS)
-            self.longest = max(self.longest or 0, len(path))
-            for end in range(len(path)):
-                self._next.setdefault(path[:end], set()).add(path[end])
-        self._arrays = {
-            path: ONLY_EOS if ids == {EOS} else np.array(sorted(ids), dtype=np.int64)
-            for path, ids in self._next.items()
-        }
+        self._paths = sorted({(*map(int, answer), EOS) for answer in answers})
+        self._known: dict[tuple[int, ...], np.ndarray] = {}
+        self.longest: int | None = max(map(len, self._paths), default=1)
 
     def allowed(self, written: Sequence[int]) -> np.ndarray:
-        return self._arrays.get(tuple(written), ONLY_EOS)
+        path = tuple(written)
+        if path not in self._known:
+            first, end = (bisect_left(self._paths, (*path, bound)) for bound in (-1, math.inf))
+            ids = {answer[len(path)] for answer in self._paths[first:end]}
+            self._known[path] = ONLY_EOS if ids <= {EOS} else np.array(sorted(ids), dtype=np.int64)
+        return self._known[path]
 
 
 class Count:
@@ -112,20 +111,40 @@ class ObjectGrammar:
         return self._anything if room >= 5 else self._words_or_end
 
 
-def keep(logits: Tensor, allowed: Sequence[Ids | None]) -> None:
-    """Strike out what may not follow: logits float[N, V] are changed in place; None allows everything."""
+def keep(logits: Tensor, allowed: Sequence[Ids | None], columns: np.ndarray | None = None) -> None:
+    """Strike out what may not follow: logits float[N, V] are changed in place; None allows everything.
+
+    `columns`, where given, says whose logits these are: ids in rising order.
+    """
     first = allowed[0]
-    if isinstance(first, slice) and all(isinstance(ids, slice) and ids == first for ids in allowed):
+    if columns is None and isinstance(first, slice) and all(isinstance(ids, slice) and ids == first for ids in allowed):
         logits[:, : first.start], logits[:, first.stop :] = NEVER, NEVER  # all alike, which is the rule: at once
         return
-    for row, ids in zip(logits, allowed):
-        if isinstance(ids, slice):
-            row[: ids.start], row[ids.stop :] = NEVER, NEVER
-        elif ids is not None:
-            index = torch.from_numpy(ids).to(row.device)
-            kept = row[index]
-            row.fill_(NEVER)
-            row[index] = kept
+    hidden = np.ones(tuple(logits.shape), bool)
+    for row, ids in zip(hidden, allowed):
+        if ids is None:
+            row[:] = False
+        elif columns is None:
+            row[ids] = False
+        elif isinstance(ids, slice):
+            row[slice(*np.searchsorted(columns, (ids.start, ids.stop)))] = False
+        else:
+            row[np.searchsorted(columns, ids)] = False
+    logits.masked_fill_(torch.from_numpy(hidden).to(logits.device), NEVER)
+
+
+def together(allowed: Sequence[Ids | None], size: int) -> np.ndarray | None:
+    """All ids that anyone may write and the special ones, in rising order; so the special ones' columns are their ids.
+
+    None where that is much of the vocabulary of `size`: then taking it out costs more than it saves.
+    """
+    distinct = {id(ids): ids for ids in allowed}.values()
+    few = size // 8
+    if any(ids is None or (ids.stop - ids.start if isinstance(ids, slice) else len(ids)) > few for ids in distinct):
+        return None
+    arrays = [np.arange(ids.start, ids.stop) if isinstance(ids, slice) else ids for ids in distinct if ids is not None]
+    found = np.unique(np.concatenate([np.arange(len(SPECIALS)), *arrays]))
+    return found if len(found) <= few else None
 
 
 # --- rules ------------------------------------------------------------------------------------------------------------

@@ -6,8 +6,9 @@ Source: section 20 of the published model's arithmetic (fairseq's search with th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, zip_longest
 
 import numpy as np
 import torch
@@ -15,9 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from torch import Tensor
 
 from monoglot.decode import constrain
-from monoglot.decode.constrain import NEVER, ONLY_EOS, Constraint, Ids, Now, Rule, keep
+from monoglot.decode.constrain import NEVER, ONLY_EOS, Constraint, Ids, Now, Rule, keep, together
+from monoglot.decode.steps import Steps, Texts, Tree, steps_of, texts_of
 from monoglot.errors import InputError
-from monoglot.model.layers import Cache
 from monoglot.model.unified import Memory, UnifiedModel
 from monoglot.rng import stream
 from monoglot.text.vocabulary import EOS, PAD
@@ -92,6 +93,7 @@ def beam_search(
     code_rows: Tensor | None = None,
     rules: Sequence[Rule] = (),
     names: Sequence[object] | None = None,
+    steps: Callable[[UnifiedModel, Memory, int, Tensor | None], Steps] | None = None,
 ) -> list[list[Hypothesis]]:
     """The best answers of each row, best first, at most `n_best` (or `beam`) each.
 
@@ -101,30 +103,33 @@ def beam_search(
         code_rows: bool[B], True if the row writes image codes.
         rules: more of what may not be written, by anyone; after those of the settings.
         names: what each row's draws depend on beside the seed; its index unless given.
+        steps: the way through the decoder, for tests and measurements; the quickest unless given.
     """
     s = settings or SearchSettings()
     rows, beam, start = len(memory.valid), s.width, len(model.config.start)
+    everything = model.config.vocabulary.size
+    narrows = not rules and not s.no_repeat_ngram  # those speak of more than special tokens, and need all columns
     rules = [*_rules(s, prefixes, strictly=constraints is not None), *rules]
     streams = [stream(s.seed, "search", name) for name in (names or range(rows))]
     device = memory.states.device
-    index = torch.arange(rows, device=device).repeat_interleave(beam)
-    memory, code_rows = memory.select(index), None if code_rows is None else code_rows[index]
-    cache = Cache()
-    written = torch.tensor(model.config.start, device=device).repeat(rows * beam, 1)
-    scores = torch.zeros(rows * beam, 0, device=device)  # cumulative log-probability after each token
+    step_on = (steps or steps_of)(model, memory, beam, code_rows)
+    written = torch.tensor(model.config.start, device=device).repeat(rows, 1)  # at first one beam a row says it all
+    scores = torch.zeros(rows, 0, device=device)  # cumulative log-probability after each token
     finished: list[list[Hypothesis]] = [[] for _ in range(rows)]
-    live = list(range(rows))  # the row of each block of `beam` beams
+    live = list(range(rows))  # the row of each block of beams
 
     for step in range(s.max_length + 1):
-        now = Now(step, [row for row in live for _ in range(beam)], written[:, start:].tolist())
+        beams = len(written) // len(live)
+        now = Now(step, [row for row in live for _ in range(beams)], written[:, start:].tolist())
         allowed = _allowed(constraints, prefixes, now)
-        if all(ids is ONLY_EOS for ids in allowed):
-            log_p = _certain_end(len(written), model.config.vocabulary.size, device)
+        columns = together(allowed, everything) if narrows else None
+        ids = None if columns is None else torch.from_numpy(columns).to(device)
+        if all(one is ONLY_EOS for one in allowed):
+            log_p = _certain_end(len(written), everything if ids is None else len(ids), device)
         else:
-            fed = written[:, -1:] if step else written
-            states = model.decode(fed, memory, code_rows=code_rows, cache=cache)
-            logits = model.logits(states[:, -1]).float() / s.temperature
-            keep(logits, allowed)
+            states = step_on(written[:, -1:] if step else written)
+            logits = model.logits(states, ids).float() / s.temperature
+            keep(logits, allowed, columns)
             log_p = logits.log_softmax(-1)
         for rule in rules:
             rule(log_p, now)
@@ -132,7 +137,9 @@ def beam_search(
         if s.sample:
             candidates = _draw(log_p, total, beam, s, [streams[row] for row in live])
         else:
-            candidates = _best(total, beam, first=step == 0)
+            candidates = _best(total, beam, len(live))
+        if columns is not None:
+            candidates = [[(score, k, int(columns[at])) for score, k, at in found] for found in candidates]
 
         going_on: list[tuple[int, int, float]] = []  # beam, token, cumulative log-probability
         next_live: list[int] = []
@@ -140,7 +147,7 @@ def beam_search(
             found = candidates[block]
             for score, k, token in found[:beam]:
                 if token == EOS and score != NEVER and len(finished[row]) < beam:
-                    at = block * beam + k
+                    at = block * beams + k
                     finished[row].append(_finish(now.written[at], scores[at], score, s))
             # A place among the beams goes to the best that do not end here; eos is only kept out where there are enough others.
             order = sorted((token == EOS or score == NEVER, rank) for rank, (score, _, token) in enumerate(found))[
@@ -151,14 +158,13 @@ def beam_search(
             next_live.append(row)
             for ended, rank in order:
                 score, k, token = found[rank]
-                going_on.append((block * beam + k, token, NEVER if ended else score))
+                going_on.append((block * beams + k, token, NEVER if ended else score))
         if not next_live:
             break
         kept, tokens, sums = zip(*going_on)
         index = torch.tensor(kept, device=device)
-        if len(next_live) < len(live) or beam > 1:
-            cache.select(index)
-            memory, code_rows = memory.select(index), None if code_rows is None else code_rows[index]
+        if kept != tuple(range(len(written))):
+            step_on.select(index, beam)
         written = torch.cat([written[index], torch.tensor(tokens, device=device)[:, None]], dim=1)
         scores = torch.cat([scores[index], torch.tensor(sums, device=device)[:, None]], dim=1)
         live = next_live
@@ -173,39 +179,87 @@ def score_answers(
     *,
     constraints: Sequence[Constraint | None] | None = None,
     prefixes: Sequence[Sequence[int]] | None = None,
-    batch_size: int = 64,
+    batch_size: int = 512,
+    texts: Callable[[UnifiedModel, Memory], Texts] | None = None,
 ) -> list[Tensor]:
     """Log-probability float[number of answers] that each row of the memory gives to each of its answers, eos included.
 
     Args:
         constraints: for each row what it may write, or None; probabilities are renormalised over it, as the published 'allcand' does over a trie.
         prefixes: for each row what the decoder reads before the answer (a decoder prompt), not scored.
-        batch_size: answers that run together.
+        batch_size: tokens that run together; what answers of a row begin with alike counts once.
+        texts: the way through the decoder, for tests and measurements; the quickest unless given.
     """
-    start = model.config.start
-    todo = [(row, [*map(int, answer), EOS]) for row, given in enumerate(answers) for answer in given]
-    scores = torch.zeros(len(todo))
-    for first in range(0, len(todo), batch_size):
-        part = todo[first : first + batch_size]
-        texts = [[*start, *(prefixes[row] if prefixes else ()), *answer[:-1]] for row, answer in part]
-        ids = torch.full((len(part), max(map(len, texts))), PAD)
-        for index, text in enumerate(texts):
-            ids[index, : len(text)] = torch.tensor(text)
-        states = model.decode(ids, memory.select(torch.tensor([row for row, _ in part])))
-        tokens = [  # (answer of this part, place in its text, place in the answer)
-            (index, len(texts[index]) - len(answer) + at, at)
-            for index, (_, answer) in enumerate(part)
-            for at in range(len(answer))
-        ]
-        which, places, _ = (torch.tensor(column) for column in zip(*tokens))
-        logits = model.logits(states[which, places]).float()
-        if constraints is not None:
-            limits = [constraints[part[index][0]] for index, _, _ in tokens]
-            keep(logits, [c.allowed(part[n][1][:at]) if c else None for c, (n, _, at) in zip(limits, tokens)])
-        target = torch.tensor([part[index][1][at] for index, _, at in tokens])
-        log_p = logits.log_softmax(-1).gather(1, target[:, None])[:, 0]
-        scores[first : first + len(part)] = torch.zeros(len(part)).index_add(0, which, log_p)
+    read = (texts or texts_of)(model, memory)
+    offsets = [0, *accumulate(map(len, answers))]
+    scores = torch.zeros(offsets[-1])
+    room = max(1, batch_size // max(1, len(answers)))
+    parts = [
+        _parts(
+            [*model.config.start, *(prefixes[row] if prefixes else ())],
+            given,
+            constraints[row] if constraints else None,
+            room,
+        )
+        for row, given in enumerate(answers)
+    ]
+    for at_once in zip_longest(*parts):
+        live = [(row, *part) for row, part in enumerate(at_once) if part is not None]
+        states = read([row for row, _, _ in live], [tree for _, tree, _ in live])
+        asked = [(n, at, follows) for n, (_, _, asked) in enumerate(live) for at, follows in asked.items()]
+        for first in range(0, len(asked), LOGITS):
+            some = asked[first : first + LOGITS]
+            allowed = [follows.allowed for _, _, follows in some]
+            which, answered, tokens = np.array(
+                [
+                    (place, offsets[live[n][0]] + answer, token)
+                    for place, (n, _, follows) in enumerate(some)
+                    for answer, token in zip(follows.answers, follows.tokens)
+                ]
+            ).T
+            columns = together([*allowed, tokens], model.config.vocabulary.size)
+            ids = None if columns is None else torch.from_numpy(columns).to(states.device)
+            logits = model.logits(states[[n for n, _, _ in some], [at for _, at, _ in some]], ids).float()
+            keep(logits, allowed, columns)
+            places = tokens if columns is None else np.searchsorted(columns, tokens)
+            log_p = logits.log_softmax(-1).cpu()[which, places]
+            scores.index_add_(0, torch.from_numpy(answered), log_p)
     return list(scores.split([len(given) for given in answers]))
+
+
+LOGITS = 128
+"""Distributions over the vocabulary that are held at a time."""
+
+
+@dataclass
+class _Follows:
+    """What of the answers follows at one place of a tree."""
+
+    allowed: Ids | None
+    answers: list[int] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+
+
+def _parts(
+    begin: Sequence[int], answers: Sequence[Sequence[int]], constraint: Constraint | None, room: int
+) -> Iterator[tuple[Tree, dict[int, _Follows]]]:
+    """A row's answers in trees of about `room` tokens, with what is asked at which of them. Where only one token may follow, nothing is."""
+    tree, asked = Tree(), dict[int, _Follows]()
+    for index in sorted(range(len(answers)), key=lambda index: tuple(answers[index])):
+        answer = [*map(int, answers[index]), EOS]
+        for end, token in enumerate(answer):
+            allowed = None if constraint is None else constraint.allowed(answer[:end])
+            if isinstance(allowed, np.ndarray) and len(allowed) == 1 and allowed[0] == token:
+                continue
+            at = tree.add([*begin, *answer[:end]])
+            follows = asked.setdefault(at, _Follows(allowed))
+            follows.answers.append(index)
+            follows.tokens.append(token)
+        if len(tree.tokens) >= room:
+            yield tree, asked
+            tree, asked = Tree(), {}
+    if asked:
+        yield tree, asked
 
 
 def _rules(s: SearchSettings, prefixes: Sequence[Sequence[int]] | None, *, strictly: bool) -> list[Rule]:
@@ -242,13 +296,14 @@ Candidates = list[list[tuple[float, int, int]]]
 """For each live row: cumulative log-probability, beam that goes on, its next token; the best first, or one a beam."""
 
 
-def _best(total: Tensor, beam: int, *, first: bool) -> Candidates:
-    """The 2 K likeliest continuations of each row, so that K go on when K end."""
+def _best(total: Tensor, beam: int, rows: int) -> Candidates:
+    """The 2 K likeliest continuations of each row, so that K go on when K end; where there are fewer, the rest is never."""
     size = total.shape[-1]
-    total = total.view(-1, beam, size)[:, : 1 if first else beam].flatten(1)  # at first all beams are the same
-    best, flat = total.topk(min(2 * beam, total.shape[1] - 1), dim=1)
+    total = total.view(rows, -1)
+    best, flat = total.topk(min(2 * beam, total.shape[1]), dim=1)
     columns = best.tolist(), (flat // size).tolist(), (flat % size).tolist()
-    return [list(zip(*row)) for row in zip(*columns)]
+    missing = [(NEVER, 0, PAD)] * (2 * beam - best.shape[1])
+    return [[*zip(*row), *missing] for row in zip(*columns)]
 
 
 def _draw(log_p: Tensor, total: Tensor, beam: int, s: SearchSettings, streams: list[np.random.Generator]) -> Candidates:
@@ -262,9 +317,11 @@ def _draw(log_p: Tensor, total: Tensor, beam: int, s: SearchSettings, streams: l
         p.scatter_(1, order, ordered.masked_fill(before >= s.top_p * p.sum(1, keepdim=True), 0))
     steps = p.cumsum(1)
     uniform = torch.from_numpy(np.concatenate([rng.random(beam) for rng in streams])).to(p.device)
-    token = torch.searchsorted(steps, uniform[:, None] * steps[:, -1:], right=True).clamp(max=p.shape[1] - 1)
+    uniform = uniform.view(len(p), -1)  # at first all draws are from the one beam there is
+    token = torch.searchsorted(steps, uniform * steps[:, -1:], right=True).clamp(max=p.shape[1] - 1)
     score = total.gather(1, token).view(-1, beam).tolist()
-    return [list(zip(row, range(beam), tokens)) for row, tokens in zip(score, token.view(-1, beam).tolist())]
+    source = [k // uniform.shape[1] for k in range(beam)]
+    return [list(zip(row, source, tokens)) for row, tokens in zip(score, token.view(-1, beam).tolist())]
 
 
 def _finish(written: list[int], scores: Tensor, score: float, s: SearchSettings) -> Hypothesis:

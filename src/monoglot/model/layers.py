@@ -97,6 +97,16 @@ class LayerCache:
     past: tuple[Tensor, Tensor] | None = None
     memory: tuple[Tensor, Tensor] | None = None
 
+    def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """The past grows by what is new; all of it is returned."""
+        if self.past is not None:
+            keys, values = torch.cat([self.past[0], keys], dim=2), torch.cat([self.past[1], values], dim=2)
+        self.past = (keys, values)
+        return self.past
+
+    def select(self, rows: Tensor) -> None:
+        self.past, self.memory = _select(self.past, rows), _select(self.memory, rows)
+
 
 @dataclass
 class Cache:
@@ -108,8 +118,7 @@ class Cache:
     def select(self, rows: Tensor) -> None:
         """Keep the given rows, in that order (beams that survive, sentences that are not finished)."""
         for layer in self.layers:
-            layer.past = _select(layer.past, rows)
-            layer.memory = _select(layer.memory, rows)
+            layer.select(rows)
 
 
 def _select(pair: tuple[Tensor, Tensor] | None, rows: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -134,10 +143,7 @@ class DecoderLayer(nn.Module):
     ) -> Tensor:
         """x [B, T, D], memory [B, S, D] -> [B, T, D]. `cache` is read and written; a fresh one makes this the plain layer."""
         h = self.attention_norm(x)
-        keys, values = self.attention.keys_values(h)
-        if cache.past is not None:
-            keys, values = torch.cat([cache.past[0], keys], dim=2), torch.cat([cache.past[1], values], dim=2)
-        cache.past = (keys, values)
+        keys, values = cache.extend(*self.attention.keys_values(h))
         causal = self_bias is None and x.shape[1] > 1  # without a bias, several queries only come at the start
         x = self.add(x, self.attention_out_norm(self.attention(h, keys, values, self_bias, causal=causal)))
         if cache.memory is None:

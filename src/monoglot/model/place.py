@@ -189,26 +189,39 @@ class TargetPlace(nn.Module):
         The last two are None when positions are added. `code_rows` bool[B] marks rows that write image codes.
         """
         end = start + ids.shape[1]
-        writes_codes = self.untied and code_rows is not None and bool(code_rows.any())
-        # A grid of codes has its own places, one for each and one for bos.
-        if end > max(self.c.target_positions, len(self.code_cells) if writes_codes else 0):
+        x = self.embed(ids, slice(start, end), code_rows, words)
+        return x, *(self.places(end, code_rows) if self.untied else (None, None))
+
+    def longest(self, code_rows: Tensor | None) -> int:
+        """Places that exist. A grid of codes has its own, one for each and one for bos."""
+        return max(self.c.target_positions, len(self.code_cells) if self._writes_codes(code_rows) else 0)
+
+    def embed(self, ids: Tensor, places: slice | Tensor, code_rows: Tensor | None, words: nn.Embedding) -> Tensor:
+        """x as `forward` returns it; `places` of all rows, or int64[B, T] of each."""
+        end = places.stop if isinstance(places, slice) else int(places.max()) + 1
+        if end > self.longest(code_rows):
             raise ValueError(
                 f"an answer of {end} tokens is longer than the {self.c.target_positions} that positions exist for"
             )
         x = words(ids)
-        if not self.untied:
-            x = self.word_norm(x + self.text_positions.weight[start:end])
-            return F.dropout(x, self.c.dropout, self.training), None, None
-        places = torch.arange(end, device=ids.device)[None]
+        embedded = self.word_norm(x if self.untied else x + self.text_positions.weight[places])
+        if code_rows is not None and self._writes_codes(code_rows):
+            embedded = torch.where(code_rows[:, None, None], self.code_norm(x), embedded)
+        return F.dropout(embedded, self.c.dropout, self.training)
+
+    def places(self, end: int, code_rows: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Positions and relations as `forward` returns them ('untied')."""
+        places = torch.arange(end, device=self.text_positions.weight.device)[None]
         in_text = places.clamp(max=self.c.target_positions - 1)
         positions = self.text_position_norm(self.text_positions(in_text))
         relations = self.relations.of_text(in_text)
-        embedded = self.word_norm(x)
-        if code_rows is not None and writes_codes:
+        if code_rows is not None and self._writes_codes(code_rows):
             # Rows of text beside them may be longer than the grid of codes.
             cells = self.code_cells[places.clamp(max=len(self.code_cells) - 1)]
             is_code = code_rows[:, None, None]
             positions = torch.where(is_code, self.cell_norm(self.cells(cells)), positions)
             relations = torch.where(is_code, self.relations.of_grid(cells), relations)
-            embedded = torch.where(is_code, self.code_norm(x), embedded)
-        return F.dropout(embedded, self.c.dropout, self.training), positions, relations
+        return positions, relations
+
+    def _writes_codes(self, code_rows: Tensor | None) -> bool:
+        return self.untied and code_rows is not None and bool(code_rows.any())

@@ -49,10 +49,14 @@ class PlaceBias(nn.Module):
         self.heads, self.scale = c.heads, (c.head_width * c.attention_scale) ** -0.5
         self.q, self.k = nn.Linear(c.width, c.width), nn.Linear(c.width, c.width)
 
+    def queries(self, positions: Tensor) -> Tensor:
+        return self.q(positions).unflatten(-1, (self.heads, -1)).transpose(1, 2) * self.scale
+
+    def keys(self, positions: Tensor) -> Tensor:
+        return self.k(positions).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
     def forward(self, query: Tensor, key: Tensor) -> Tensor:
-        q = self.q(query).unflatten(-1, (self.heads, -1)).transpose(1, 2) * self.scale
-        k = self.k(key).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        return q @ k.transpose(-1, -2)
+        return self.queries(query) @ self.keys(key).transpose(-1, -2)
 
 
 class UnifiedModel(nn.Module):
@@ -81,6 +85,8 @@ class UnifiedModel(nn.Module):
             self.decoder_relations = nn.ModuleList(
                 nn.Embedding(rows, c.heads, padding_idx=0) for _ in range(c.decoder_layers)
             )
+        self.projection: nn.Module | None = None
+        """For answers only: what computes all logits, packed, in the place of the word embedding (model/linears.py)."""
         for name, part in self.named_children():
             if name != "encoders":  # encoders of modalities bring their own start
                 part.apply(_init)
@@ -148,9 +154,11 @@ class UnifiedModel(nn.Module):
         cache.length += length
         return self.decoder_norm(x)
 
-    def logits(self, states: Tensor) -> Tensor:
-        """float[..., D] -> float[..., V]; the projection is the word embedding itself."""
-        return F.linear(states, self.words.weight)
+    def logits(self, states: Tensor, ids: Tensor | slice | None = None) -> Tensor:
+        """float[..., D] -> float[..., V], or of the given ids only; the projection is the word embedding itself."""
+        if ids is None and self.projection is not None:
+            return self.projection(states)
+        return F.linear(states, self.words.weight if ids is None else self.words.weight[ids])
 
     def _through(self, layer: Callable[[Tensor, int], Tensor], count: int, x: Tensor, *, once: bool = False) -> Tensor:
         """x through `layer(x, 0)`, `layer(x, 1)`, ...; `once`: they must not be computed again going back."""

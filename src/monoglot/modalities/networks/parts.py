@@ -31,22 +31,35 @@ class FrozenNorm(nn.Module):
         return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
 
 
-def conv_norm(x: Tensor, conv: nn.Conv2d | nn.Conv3d, norm: FrozenNorm | nn.BatchNorm2d) -> Tensor:
-    """`norm(conv(x))`, the norm by its running statistics.
+def conv_norm(x: Tensor, conv: nn.Conv2d | nn.Conv3d, norm: FrozenNorm | nn.BatchNorm2d | nn.Identity) -> Tensor:
+    """`norm(conv(x))`, the norm by its running statistics; an Identity has been folded into the convolution (`fold_norm`).
 
     So it is a factor and a shift, which the convolution takes in: a pass less over the maps, and none of them kept for
     the backward pass. Weights, factors and shifts learn as if they stood apart.
     """
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    factor = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    weight, shift = conv.weight * factor.view(-1, *[1] * (x.dim() - 1)), norm.bias - norm.running_mean * factor
+    weight, shift = (conv.weight, conv.bias) if isinstance(norm, nn.Identity) else _with_norm(conv, norm)
     stride = conv.stride
     if set(conv.kernel_size) == {1} and max(stride) > 1:  # oneDNN's gradients are wrong, in bfloat16 NaN (docs/log.md)
         every = (slice(None), slice(None), *(slice(None, None, step) for step in stride))
         x, stride = x[every], (1,) * len(stride)
     run = F.conv3d if x.dim() == 5 else F.conv2d
-    return run(x, weight, shift, stride, conv.padding, conv.dilation, conv.groups)
+    return run(x.to(weight.dtype), weight, shift, stride, conv.padding, conv.dilation, conv.groups)
+
+
+def _with_norm(conv: nn.Conv2d | nn.Conv3d, norm: FrozenNorm | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the convolution that has taken in its norm."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    factor = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    return conv.weight * factor.view(-1, *[1] * (conv.weight.dim() - 1)), norm.bias - norm.running_mean * factor
+
+
+@torch.no_grad()
+def fold_norm(conv: nn.Conv2d | nn.Conv3d, norm: FrozenNorm | nn.BatchNorm2d) -> None:
+    """From now on the convolution does what both did, with tensors of its own, in the order of `channels_last`."""
+    weight, shift = _with_norm(conv, norm)
+    conv.weight = nn.Parameter(channels_last(weight), requires_grad=False)
+    conv.bias = nn.Parameter(shift, requires_grad=False)
 
 
 class Bottleneck(nn.Module):
