@@ -13,12 +13,15 @@ import traceback
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, Optional
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
 
 import typer
 
 from monoglot.errors import InputError
 from monoglot.plugins import give_plugins
+
+if TYPE_CHECKING:
+    from monoglot.decode.rows import Ask
 
 app = typer.Typer(
     name="monoglot",
@@ -144,6 +147,8 @@ def predict(
     picture: Annotated[
         Path | None, typer.Option("--picture", help="Where the painted answer goes (with --vqgan).")
     ] = None,
+    workers: PoolSize = None,
+    cluster: Cluster = "",
     threads: Threads = None,
 ) -> None:
     """Answer one question, or every row of a file."""
@@ -162,9 +167,13 @@ def predict(
             "--picture": picture,
         }
         _refuse(given, "does not go with --data", "each row of the file says it itself")
-        _predict_rows(model, adapter or [], data, out, resume, batch, threads, search)
+        from monoglot.decode.rows import Ask
+
+        threads = threads or (1 if (workers or 1) > 1 else None)
+        _predict_rows(Ask(model, tuple(adapter or ()), search, batch, threads), data, out, resume, workers, cluster)
         return
-    _refuse({"--out": out, "--resume": resume}, "needs --data", "one answer is printed")
+    given = {"--out": out, "--resume": resume, "--workers": workers, "--cluster": cluster}
+    _refuse(given, "needs --data", "one answer is printed")
     if len(adapter or []) > 1:
         raise InputError.at("command line", "--adapter", "several given for one question", "give one, or --data")
     # A wrong question is told before a model is loaded.
@@ -813,35 +822,19 @@ def _paint(codes: str, vqgan: Path, picture: Path) -> None:
         ) from None
 
 
-def _predict_rows(
-    model: str,
-    adapters: list[str],
-    data: Path,
-    out: Path | None,
-    resume: bool,
-    batch: int,
-    threads: int | None,
-    search: dict[str, Any],
-) -> None:
-    from monoglot.decode.rows import check_files, predict_file
+def _predict_rows(ask: Ask, data: Path, out: Path | None, resume: bool, workers: int | None, cluster: str) -> None:
+    from monoglot.decode.rows import check_files, predict_file, predict_file_by
 
     if out is None:
         raise InputError.at("command line", "--out", "is missing", "say where the predictions of --data go")
     check_files(data, out, resume=resume)
-    _threads(threads)
-    from monoglot.decode.predict import load
-    from monoglot.decode.search import SearchSettings
+    if cluster or (workers or 1) > 1:
+        from monoglot.data.cluster import Workers
 
-    predictor = load(model, search=SearchSettings.read("command line", **search))
-    if len(adapters) == 1:
-        predictor = predictor.with_adapter(adapters[0])
+        answered = predict_file_by(Workers(workers, cluster), ask, data, out, resume=resume)
     else:
-        for folder in adapters:
-            predictor.add_adapter(folder)
-    errors = predict_file(predictor, data, out, resume=resume, batch_size=batch)
-    if errors:
-        rows = "1 row" if errors == 1 else f"{errors} rows"
-        typer.echo(f"{out}: {rows} could not be answered; 'error' says why", err=True)
+        answered = predict_file(ask.load(), data, out, resume=resume, batch_size=ask.batch_size)
+    typer.echo(f"{out}: {answered}", err=True)
 
 
 def _question(*, limited: bool, box: list[float] | None, choices: str, **fields: Any) -> dict[str, Any]:

@@ -1,16 +1,16 @@
 """Reading ahead: items are worked on by threads while whoever wants them is busy with earlier ones.
 
-    items -> (threads: work, at most `count` items ahead) -> results, in the order of items
+    items -> (threads, or another pool: work, at most `count` items ahead) -> results, in the order of items
 
-Threads and not processes: decoders of pictures, clips and sounds let others run meanwhile, and nothing is copied between
-processes (benchmarks/batch_predict.py).
+For media threads and not processes: decoders of pictures, clips and sounds let others run meanwhile, and nothing is copied
+between processes (benchmarks/batch_predict.py).
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
@@ -22,15 +22,17 @@ READERS = 2
 
 
 def ahead(
-    work: Callable[[Item], Result], items: Iterable[Item], count: int, *, readers: int = READERS
+    work: Callable[[Item], Result], items: Iterable[Item], count: int, *, pool: Executor | None = None
 ) -> Iterator[Result]:
-    """`work(item)` of each item. What `work` raises is raised when it is that item's turn; then, and when nobody wants more, no other is begun.
+    """`work(item)` of each item, in order, by `pool` (READERS threads unless given), which is shut down in the end.
+
+    What `work` raises is raised when it is that item's turn. Then, and when nobody wants more, no other item is begun.
 
     >>> list(ahead(str.upper, "abc", 2))
     ['A', 'B', 'C']
     """
     rest = iter(items)
-    pool = ThreadPoolExecutor(readers, thread_name_prefix="reader")
+    pool = pool or ThreadPoolExecutor(READERS, thread_name_prefix="reader")
     try:
         waiting = deque(pool.submit(work, item) for item in islice(rest, count))
         while waiting:
