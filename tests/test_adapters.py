@@ -156,6 +156,20 @@ def test_a_part_that_two_modalities_share_is_changed_for_both(tokenizer, tmp_pat
     assert adapted.get_parameter(name.replace("image", "video")) is adapted.get_parameter(name)
 
 
+def test_features_are_shared_unless_the_encoders_differ(folder):
+    predictor = load(folder / "base")
+    assert predictor.with_adapter(folder / "one").cache is predictor.cache
+    name = next(n for n, _ in predictor.model.named_parameters() if n.startswith("encoders.image.trunk"))
+    settings = AdapterSettings(base=base_of(folder / "base", None, folder / "eye"), method="connector")
+    save_adapter(folder / "eye", settings, {name: -predictor.model.get_parameter(name)})
+    predictor.add_adapter(folder / "eye")
+    rows = [{"id": name, "task": "name", "image": RED, "adapter": name} for name in ("", "eye")]
+    for order in (rows, rows[::-1]):
+        said = {answer.id: answer.confidence for answer in predictor.predict_many(order)}
+        assert said["eye"] == pytest.approx(load(folder / "eye").predict(task="name", image=RED).confidence, rel=1e-4)
+        assert said[""] == pytest.approx(load(folder / "base").predict(task="name", image=RED).confidence, rel=1e-4)
+
+
 def test_folders_that_move_together(folder, tmp_path, tokenizer):
     said = logits(load_model(folder / "one")[0], tokenizer)
     folder.rename(tmp_path / "there")

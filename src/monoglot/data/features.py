@@ -45,6 +45,8 @@ class KeptFeatures(Protocol):
 
     dtype: torch.dtype
     """What numbers are kept as."""
+    spares_reading: bool
+    """An item whose features are kept is not read at all: its batch holds features in its place, whoever uses it."""
 
     def key(self, media: Media, variant: int) -> str | None:
         """The name of an item that is not read yet, or None."""
@@ -69,7 +71,7 @@ class RecentFeatures:
     (True, (25, 8))
     """
 
-    dtype = torch.float32
+    dtype, spares_reading = torch.float32, False
 
     def __init__(self, max_bytes: int = RECENT_BYTES):
         self.max_bytes, self._bytes = max_bytes, 0
@@ -83,23 +85,21 @@ class RecentFeatures:
         """By content; None for what is in memory, and for what cannot be read."""
         if not isinstance(media.source, (str, bytes, os.PathLike)):
             return None
-        digest = hashlib.blake2b(digest_size=16)
         try:
             file, _ = open_source(media)
             with file:
-                data = file.read(HASHED + 1)
+                data = media.source if isinstance(media.source, bytes) else file.read(HASHED + 1)
         except (InputError, OSError):  # whoever reads it will say so
             return None
         if len(data) > HASHED and not isinstance(media.source, bytes):
             return _key(media, variant)
-        digest.update(data)
-        return f"{media.modality}|{digest.hexdigest()}|{media.start}|{media.end}|{variant}"
+        content = hashlib.blake2b(data, digest_size=16).hexdigest()
+        return f"{media.modality}|{content}|{media.start}|{media.end}|{variant}"
 
     def key_of(self, modality: str, item: np.ndarray) -> str | None:
         """By content."""
-        data = np.ascontiguousarray(item)
-        digest = hashlib.blake2b(data.data.cast("B"), digest_size=16)
-        return f"{modality}|{digest.hexdigest()}|{data.dtype}|{data.shape}"
+        digest = hashlib.blake2b(item.tobytes(), digest_size=16)
+        return f"{modality}|{digest.hexdigest()}|{item.dtype}|{item.shape}"
 
     def get(self, key: str) -> tuple[np.ndarray, Grid] | None:
         """The features of an item, or None. Nobody writes to them."""
@@ -124,7 +124,7 @@ class RecentFeatures:
 class FeatureCache:
     """On disk: float16[L, C] arrays by name, with the grid of each."""
 
-    dtype = torch.float16
+    dtype, spares_reading = torch.float16, True
 
     def __init__(self, folder: Path, max_bytes: int):
         folder.mkdir(parents=True, exist_ok=True)
@@ -216,9 +216,10 @@ class CachingPreparer(Preparer):
             item, grid = super().read(media, variant, sample)
             key = self.cache.key_of(media.modality, item)
             return item if key is None else Keyed(key, item, encoded=False), grid
-        if (kept := self.cache.get(key)) is not None:
+        if self.cache.spares_reading and (kept := self.cache.get(key)) is not None:
             return Keyed(key, kept[0], encoded=True), kept[1]
-        item, grid = (self.lately and self.lately.get(key)) or super().read(media, variant, sample)
+        lately = None if self.lately is None else self.lately.get(key)
+        item, grid = lately or super().read(media, variant, sample)
         if self.lately is not None:
             self.lately.put(key, item, grid)
         return Keyed(key, item, encoded=False), grid

@@ -101,7 +101,11 @@ class Predictor:
         """Predictors of adapters on this model, by name; a row's `adapter` picks."""
 
     def keep_features(self, cache: KeptFeatures | None) -> None:
-        """From now on what the encoders said of media is taken from this cache; None: they are read and encoded every time anew."""
+        """From now on what the encoders said of media is taken from this cache; None: they are read and encoded every time anew.
+
+        A predictor begins with `RecentFeatures`, so that several questions about a picture cost little more than one. Whoever
+        changes the encoders' weights afterwards gives it a new cache.
+        """
         self.cache = cache
         self.preparer: Preparer = Preparer(self.tokenizer, self.model.config)
         if cache is not None:

@@ -148,8 +148,8 @@ class AnswerBlock:
         self.predictor = self.ask.load()
 
     def __call__(self, block: Block) -> list[Prediction]:
-        place = {"offset": int(self.index.starts[block.start]), "line": self.index.number(block.start)}
-        rows = read_all(self.data, known_tasks=TASKS, firsts=self.firsts, **place)
+        offset, line = int(self.index.starts[block.start]), self.index.number(block.start)
+        rows = read_all(self.data, known_tasks=TASKS, offset=offset, line=line, firsts=self.firsts)
         mine = islice(rows, block.stop - block.start)
         return list(self.predictor.predict_many(mine, batch_size=self.ask.batch_size))
 
