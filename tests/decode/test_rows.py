@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from monoglot.data import cluster
 from monoglot.data.cluster import ALONE, Workers
 from monoglot.data.rows import read_all, repeated_ids
 from monoglot.decode import rows as rows_module
@@ -77,11 +79,21 @@ def test_repeated_ids_are_those_that_reading_tells_of(given):
     assert list(repeated_ids(given).values()) == [2]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [Workers(2), Workers(2, "local")], ids=["processes", "ray"])
-def test_several_workers(given, model_folder, tmp_path, workers):
-    if workers.cluster and not HAS_RAY:
+@pytest.fixture
+def workers(request) -> Iterator[Workers]:
+    """Two processes, or two of a Ray that is started once for all calls of a test."""
+    if request.param == "processes":
+        yield Workers(2)
+        return
+    if not HAS_RAY:
         pytest.skip("needs the extra cluster")
+    with cluster._ray(Workers(2, "local")):
+        yield Workers(2, "auto")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["processes", "ray"], indirect=True)
+def test_several_workers(given, model_folder, tmp_path, workers):
     lines = given.read_text(encoding="utf-8-sig").splitlines()
     for copy in range(200):  # several blocks
         lines += [line.replace('{"id": "', f'{{"id": "{copy}-', 1) for line in lines[1:4]]
