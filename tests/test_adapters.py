@@ -29,7 +29,7 @@ from monoglot.decode.predict import Predictor, load
 from monoglot.errors import InputError
 from monoglot.model.head import fit_head
 from monoglot.model.lora import Lora, add_lora, lora_names
-from monoglot.nouns import Sample
+from monoglot.nouns import Media, Sample
 from monoglot.store import base_of, load_model, save_model
 
 RED = square(COLOURS["red"])
@@ -68,7 +68,6 @@ def folder(stored, tmp_path):
 
 def logits(model, tokenizer):
     from monoglot.data.prepare import Preparer
-    from monoglot.nouns import Media
 
     preparer = Preparer(tokenizer, model.config)
     sample = Sample("1", "vqa", (Media("image", RED),), "what is it?", targets=("red",))
@@ -154,6 +153,20 @@ def test_a_part_that_two_modalities_share_is_changed_for_both(tokenizer, tmp_pat
     adapted, _ = load_model(tmp_path / "a")
     assert torch.equal(adapted.get_parameter(name), (model.get_parameter(name) * 2).half().float())
     assert adapted.get_parameter(name.replace("image", "video")) is adapted.get_parameter(name)
+
+
+def test_features_are_shared_unless_the_encoders_differ(folder):
+    predictor = load(folder / "base")
+    assert predictor.with_adapter(folder / "one").cache is predictor.cache
+    name = next(n for n, _ in predictor.model.named_parameters() if n.startswith("encoders.image.trunk"))
+    settings = AdapterSettings(base=base_of(folder / "base", None, folder / "eye"), method="connector")
+    save_adapter(folder / "eye", settings, {name: -predictor.model.get_parameter(name)})
+    predictor.add_adapter(folder / "eye")
+    rows = [Sample(name, "name", (Media("image", RED),), meta={"adapter": name}) for name in ("", "eye")]
+    for order in (rows, rows[::-1]):
+        said = {answer.id: answer.confidence for answer in predictor.predict_many(order)}
+        assert said["eye"] == pytest.approx(load(folder / "eye").predict(task="name", image=RED).confidence, rel=1e-4)
+        assert said[""] == pytest.approx(load(folder / "base").predict(task="name", image=RED).confidence, rel=1e-4)
 
 
 def test_folders_that_move_together(folder, tmp_path, tokenizer):

@@ -13,12 +13,15 @@ import traceback
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, Optional
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
 
 import typer
 
 from monoglot.errors import InputError
 from monoglot.plugins import give_plugins
+
+if TYPE_CHECKING:
+    from monoglot.decode.rows import Ask
 
 app = typer.Typer(
     name="monoglot",
@@ -150,6 +153,8 @@ def predict(
         Path | None, typer.Option("--picture", help="Where the painted answer goes (with --vqgan).")
     ] = None,
     precision: Precision = None,
+    workers: PoolSize = None,
+    cluster: Cluster = "",
     threads: Threads = None,
 ) -> None:
     """Answer one question, or every row of a file."""
@@ -168,9 +173,14 @@ def predict(
             "--picture": picture,
         }
         _refuse(given, "does not go with --data", "each row of the file says it itself")
-        _predict_rows(model, adapter or [], data, out, resume, batch, threads, search, precision)
+        from monoglot.decode.rows import Ask
+
+        threads = threads or (1 if (workers or 1) > 1 else None)
+        ask = Ask(model, tuple(adapter or ()), search, batch, threads, _precision(precision))
+        _predict_rows(ask, data, out, resume, workers, cluster)
         return
-    _refuse({"--out": out, "--resume": resume}, "needs --data", "one answer is printed")
+    given = {"--out": out, "--resume": resume, "--workers": workers, "--cluster": cluster}
+    _refuse(given, "needs --data", "one answer is printed")
     if len(adapter or []) > 1:
         raise InputError.at("command line", "--adapter", "several given for one question", "give one, or --data")
     # A wrong question is told before a model is loaded.
@@ -535,7 +545,8 @@ def export(
         typer.Option("--data", help="Rows to compare answers on (JSONL); the bundled samples unless given."),
     ] = None,
     int8: Annotated[
-        bool, typer.Option("--int8", help="8-bit weights: a quarter of the size; --data with answers shows what they lose.")
+        bool,
+        typer.Option("--int8", help="8-bit weights: a quarter of the size; --data with answers shows what they lose."),
     ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Keep an --int8 export that loses more than a point of a main metric.")
@@ -826,37 +837,19 @@ def _paint(codes: str, vqgan: Path, picture: Path) -> None:
         ) from None
 
 
-def _predict_rows(
-    model: str,
-    adapters: list[str],
-    data: Path,
-    out: Path | None,
-    resume: bool,
-    batch: int,
-    threads: int | None,
-    search: dict[str, Any],
-    precision: str | None,
-) -> None:
-    from monoglot.decode.rows import check_files, predict_file
+def _predict_rows(ask: Ask, data: Path, out: Path | None, resume: bool, workers: int | None, cluster: str) -> None:
+    from monoglot.decode.rows import check_files, predict_file, predict_file_by
 
     if out is None:
         raise InputError.at("command line", "--out", "is missing", "say where the predictions of --data go")
     check_files(data, out, resume=resume)
-    _threads(threads)
-    from monoglot.decode.predict import load
-    from monoglot.decode.search import SearchSettings
+    if cluster or (workers or 1) > 1:
+        from monoglot.data.cluster import Workers
 
-    settings = SearchSettings.read("command line", **search)
-    predictor = load(model, search=settings, precision=_precision(precision))
-    if len(adapters) == 1:
-        predictor = predictor.with_adapter(adapters[0])
+        answered = predict_file_by(Workers(workers, cluster), ask, data, out, resume=resume)
     else:
-        for folder in adapters:
-            predictor.add_adapter(folder)
-    errors = predict_file(predictor, data, out, resume=resume, batch_size=batch)
-    if errors:
-        rows = "1 row" if errors == 1 else f"{errors} rows"
-        typer.echo(f"{out}: {rows} could not be answered; 'error' says why", err=True)
+        answered = predict_file(ask.load(), data, out, resume=resume, batch_size=ask.batch_size)
+    typer.echo(f"{out}: {answered}", err=True)
 
 
 def _question(*, limited: bool, box: list[float] | None, choices: str, **fields: Any) -> dict[str, Any]:

@@ -442,7 +442,8 @@ def test_rows_pick_their_adapter(base, two, colours, tmp_path, command):
     data, out = write_rows(tmp_path / "rows.jsonl", named), tmp_path / "p.jsonl"
     arguments = ["predict", "--model", base, "--adapter", two[0], "--adapter", two[1], "--data", data, "--out", out]
     code, _, err = command(*arguments)
-    assert (code, err) == (0, f"{out}: 4 rows could not be answered; 'error' says why\n")
+    assert code == 0
+    assert err.endswith("; 4 could not be answered, their 'error' says why\n")
     said = [json.loads(line) for line in out.read_text().splitlines()]
     assert [answer["id"] for answer in said] == [row["id"] for row in named]
     other = {"red": "blue", "blue": "red"}

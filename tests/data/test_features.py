@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tarfile
 import threading
 
 import numpy as np
@@ -14,7 +16,7 @@ from small import tiny_config
 
 from monoglot.data import features
 from monoglot.data.collate import Keyed
-from monoglot.data.features import CachingPreparer, FeatureCache, fingerprint
+from monoglot.data.features import CachingPreparer, FeatureCache, RecentFeatures, fingerprint
 from monoglot.modalities import Grid
 from monoglot.nouns import Media, Sample
 
@@ -289,3 +291,66 @@ def test_members_of_a_shard_have_keys(tmp_path):
     shard.write_bytes(b"x" * 2048)
     assert not {features._key(item, 0) for item in media} & set(keys)
     assert features._key(Media("image", f"tar://{tmp_path}/absent.tar#a.png"), 0) is None
+
+
+# --- in memory --------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_asked_for_last_stays():
+    kept = RecentFeatures(3 * numbers(0).nbytes)
+    for index in range(3):
+        kept.put(f"k{index}", numbers(index), Grid(1, 1, 4))
+    assert kept.get("k0") is not None
+    kept.put("k3", numbers(3), Grid(1, 1, 4))
+    assert [kept.get(f"k{index}") is not None for index in range(4)] == [True, False, True, True]
+    np.testing.assert_array_equal(kept.get("k3")[0], numbers(3))
+    kept.put("large", np.zeros(10**6, np.float32), Grid(1, 1, 4))
+    assert kept.get("large") is None
+    assert len(kept) == 3
+    whole = np.zeros((100, *numbers(0).shape), numbers(0).dtype)
+    kept.put("part", whole[1], Grid(1, 1, 4))
+    assert kept.get("part")[0].base is None
+
+
+def test_recent_features_go_by_content(tmp_path):
+    kept, path = RecentFeatures(), tmp_path / "a.png"
+    picture(path, "red")
+    shutil.copy(path, tmp_path / "b.png")
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        tar.add(path, "member.png")
+    sources = [str(path), path, str(tmp_path / "b.png"), path.read_bytes(), f"tar://{tmp_path}/s.tar#member.png"]
+    (one,) = {kept.key(Media("image", source), 0) for source in sources}
+    stat = os.stat(path)
+    picture(path, "blue")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert kept.key(Media("image", str(path)), 0) != one
+    assert len({kept.key(Media("video", str(path), start, 2.0), 0) for start in (None, 0.5, 1.0)}) == 3
+    assert kept.key(Media("image", str(tmp_path / "none.png")), 0) is None
+    assert kept.key(Media("image", np.zeros((9, 9, 3), np.uint8)), 0) is None
+    long = bytes(features.HASHED + 2)
+    assert kept.key(Media("image", long), 0) != kept.key(Media("image", long[:-1] + b"x"), 0)
+    (tmp_path / "long.mp4").write_bytes(long)
+    media = Media("video", str(tmp_path / "long.mp4"))
+    assert kept.key(media, 0) == features._key(media, 0)
+    arrays = (
+        np.zeros((2, 3), np.uint8),
+        np.zeros((3, 2), np.uint8),
+        np.zeros((2, 3), np.int8),
+        np.ones((2, 3), np.uint8),
+    )
+    assert len({kept.key_of("image", array) for array in arrays}) == 4
+
+
+def test_recent_features_leave_pixels_in_the_batch(preparer, tmp_path):
+    """Whoever takes a batch from a predictor gets what `prepare` made, also of what is kept."""
+    preparer.cache.close()
+    preparer.cache, preparer.lately = RecentFeatures(), RecentFeatures()
+    sample = picture(tmp_path / "a.png", "red")
+    first = preparer.example(sample).sequence.media[0]
+    preparer.cache.put(first.key, numbers(0), Grid(1, 1, 4))
+    second = preparer.example(sample).sequence.media[0]
+    assert not second.encoded
+    assert second.value is first.value  # read once
+    array = Sample("1", "name", (Media("image", np.zeros((9, 9, 3), np.uint8)),))
+    assert preparer.example(array).sequence.media[0].key.startswith("image|")
+    preparer.cache = FeatureCache(tmp_path / "again", 10**6)  # for the fixture to close

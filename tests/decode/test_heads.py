@@ -12,11 +12,13 @@ from small import COLOURS, square, tiny_model
 
 from monoglot.adapt.heads import fit_heads
 from monoglot.adapters import Answers
+from monoglot.data.features import RecentFeatures
 from monoglot.data.rows import parse_row
 from monoglot.decode.predict import Predictor
 from monoglot.errors import InputError
 from monoglot.model.features import open_cache
 from monoglot.model.head import Head, features
+from monoglot.nouns import Media, Sample
 from monoglot.store import load_model, save_model
 
 QUESTION = "what colour?"
@@ -161,6 +163,28 @@ def test_kept_features_change_no_answer(base, head, asked, pictures, tmp_path):
     keeping.keep_features(None)
     list(keeping.predict_many(rows))
     assert sum(seen) == 8
+
+
+def test_questions_about_one_picture_encode_it_once(base, pictures, tmp_path):
+    """Of whatever name, in a batch or across; in memory too. The answers are those without any cache."""
+    shutil.copy(pictures / "red0.png", tmp_path / "red0.png")
+    rows = [row("red0", folder, task="vqa", text=f"what {n}?") for n in range(5) for folder in (pictures, tmp_path)]
+    array = square(COLOURS["red"], (1, 2), side=70)
+    rows += [Sample(str(n), "vqa", (Media("image", array),), f"what {n}?") for n in range(3)]
+    plain, predictor = Predictor(*load_model(base)), Predictor(*load_model(base))
+    plain.keep_features(None)
+    for batch_size in (1, 4, 32):
+        predictor.keep_features(RecentFeatures())
+        seen = counted(predictor)
+        said = list(predictor.predict_many(rows, batch_size=batch_size))
+        assert sum(seen) == 2
+        for one, other in zip(said, plain.predict_many(rows, batch_size=batch_size)):
+            assert (one.text, one.error) == (other.text, None)
+            assert one.confidence == pytest.approx(other.confidence, rel=1e-4)
+    seen.clear()
+    first = predictor.predict(task="vqa", text="what 0?", image=str(pictures / "red0.png"))
+    assert first.confidence == pytest.approx(said[0].confidence, rel=1e-4)
+    assert seen == []
 
 
 def test_a_file_that_changed_is_encoded_anew(base, pictures, tmp_path):

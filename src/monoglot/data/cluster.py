@@ -1,6 +1,7 @@
 """One piece of work on many blocks of rows: in this process, in several of this machine, or on the machines of a Ray cluster.
 
     rows -> blocks -> (worker: block -> files, and the rows that it leaves out) -> told and counted one by one
+    rows -> blocks -> (worker: block -> answers) -> in the order of rows            (see decode/rows.py)
     prepare: rows -> blocks -> shards of each -> one pack
 
 A worker is made once in each process. What it writes for a block has a name of its own, appears whole or not at all, and is
@@ -13,9 +14,9 @@ installed. docs/scale.md has the commands.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
+import pickle
 import signal
 import socket
 import tempfile
@@ -27,13 +28,14 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import uuid4
 from warnings import catch_warnings, simplefilter
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from monoglot.data.ahead import ahead
 from monoglot.data.pack import PROBLEMS, LeftOut, Problem, begin, finish, finished_shards, numbered, write_shards
 from monoglot.data.rowfile import RowFile
 from monoglot.errors import InputError
@@ -48,6 +50,8 @@ TRIES = 3
 OBJECT_STORE = 200 * 2**20
 """Bytes that Ray may hold between processes where we start it. Blocks are three numbers; rows and media never pass through."""
 ANSWERS_WITHIN_S = 5.0
+AHEAD = 2
+"""Blocks for each process that may be worked on or wait for their turn, when they are wanted in order."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,8 @@ class Block:
     stop: int
 
 
-Worker: TypeAlias = Callable[[Block], list[Problem]]
-"""Does the work on a block; returns the rows that it left out, also when the block was done before."""
+Found = TypeVar("Found")
+"""What a worker makes of a block. One that writes files returns the rows that it left out, also when the block was done before."""
 
 
 @dataclass(frozen=True)
@@ -151,25 +155,10 @@ class PackBlock:
 
 
 def work_through(
-    make: Callable[[], Worker], blocks: Sequence[Block], workers: Workers, doing: str
+    make: Callable[[], Callable[[Block], list[Problem]]], blocks: Sequence[Block], workers: Workers, doing: str
 ) -> Iterator[list[Problem]]:
-    """Have every block worked on; yields what each leaves out, in any order.
-
-    Args:
-        make: makes a worker; it is called in the process that the worker lives in, and has to be picklable.
-        doing: what the progress bar says.
-
-    Raises:
-        InputError: a worker raised it, or there is no Ray at the address.
-        RuntimeError: the process of a worker died again and again.
-    """
-    if workers.cluster:
-        done = _on_ray(make, blocks, workers)
-    elif workers.count and workers.count > 1:
-        done = _in_processes(make, blocks, workers.count)
-    else:
-        worker = make()
-        done = ((block, worker(block)) for block in blocks)
+    """Have every block worked on, as `found_by` does; yields what each leaves out, in any order. `doing` is what the progress bar says."""
+    done = found_by(make, blocks, workers)
     screen = Console(stderr=True)
     columns = (TextColumn(doing), BarColumn(), MofNCompleteColumn(), TextColumn("rows"), TimeRemainingColumn())
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
@@ -179,13 +168,36 @@ def work_through(
             yield problems
 
 
+def found_by(
+    make: Callable[[], Callable[[Block], Found]], blocks: Sequence[Block], workers: Workers, *, in_order: bool = False
+) -> Iterator[tuple[Block, Found]]:
+    """What workers make of the blocks, in any order unless `in_order`; then they are at most a few blocks ahead of whoever asks.
+
+    Args:
+        make: makes a worker; it is called in the process that the worker lives in, and has to be picklable.
+
+    Raises:
+        InputError: a worker raised it, or there is no Ray at the address.
+        RuntimeError: the process of a worker died again and again.
+    """
+    if workers.cluster:
+        return _on_ray(make, blocks, workers, in_order)
+    if workers.count and workers.count > 1:
+        return _in_processes(make, blocks, workers.count, in_order)
+    worker = make()
+    return ((block, worker(block)) for block in blocks)
+
+
 def _in_processes(
-    make: Callable[[], Worker], blocks: Sequence[Block], count: int
-) -> Iterator[tuple[Block, list[Problem]]]:
+    make: Callable[[], Callable[[Block], Found]], blocks: Sequence[Block], count: int, in_order: bool
+) -> Iterator[tuple[Block, Found]]:
     pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=_stop_quietly)
+    work = partial(_work, uuid4().hex, make)
     try:
-        name = uuid4().hex
-        waiting = {pool.submit(_work, name, make, block): block for block in blocks}
+        if in_order:
+            yield from zip(blocks, ahead(work, blocks, AHEAD * count, pool=pool))
+            return
+        waiting = {pool.submit(work, block): block for block in blocks}
         for ready in as_completed(waiting):
             yield waiting[ready], ready.result()
     except BrokenProcessPool:
@@ -198,15 +210,15 @@ def _stop_quietly() -> None:
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C is told once, by the process that waits
 
 
-_kept: tuple[str, Worker] | None = None
+_kept: tuple[str, Callable[[Block], Any]] | None = None
 
 
-def _work(name: str, make: Callable[[], Worker], block: Block) -> list[Problem]:
+def _work(name: str, make: Callable[[], Callable[[Block], Found]], block: Block) -> Found:
     """A block, by the worker that this process keeps for the work of this name."""
     global _kept
     if _kept is None or _kept[0] != name:
         _kept = name, make()
-    return _kept[1](block)
+    return cast(Found, _kept[1](block))
 
 
 _DIED = (
@@ -219,9 +231,10 @@ _DIED = (
 
 
 def _on_ray(
-    make: Callable[[], Worker], blocks: Sequence[Block], workers: Workers
-) -> Iterator[tuple[Block, list[Problem]]]:
+    make: Callable[[], Callable[[Block], Found]], blocks: Sequence[Block], workers: Workers, in_order: bool
+) -> Iterator[tuple[Block, Found]]:
     with _ray(workers) as ray:
+        ray.data.DataContext.get_current().execution_options.preserve_order = in_order
         if workers.gpus > (there := ray.cluster_resources().get("GPU", 0)):
             wrong = f"{workers.gpus:g} wanted by each worker, the cluster has {there:g}"
             raise InputError.at("command line", "--gpus", wrong, "leave it out to work on processors")
@@ -243,18 +256,18 @@ def _on_ray(
                 if row["refused"]:
                     raise InputError(row["refused"])
                 block = Block(row["number"], row["start"], row["stop"])
-                yield block, [Problem(**problem) for problem in json.loads(row["problems"])]
+                yield block, pickle.loads(row["found"])
         except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError, ray.exceptions.NodeDiedError):
             raise RuntimeError(_DIED) from None
 
 
-def _ray_row(row: dict[str, Any], name: str, make: Callable[[], Worker]) -> dict[str, Any]:
+def _ray_row(row: dict[str, Any], name: str, make: Callable[[], Callable[[Block], Any]]) -> dict[str, Any]:
     """`_work` as Ray Data wants it: a row in, a row out."""
     try:
-        problems = _work(name, make, Block(**row))
+        found = _work(name, make, Block(**row))
     except InputError as error:  # its one line would be lost in Ray's own error
-        return row | {"problems": "[]", "refused": str(error)}
-    return row | {"problems": json.dumps([asdict(problem) for problem in problems]), "refused": ""}
+        return row | {"found": b"", "refused": str(error)}
+    return row | {"found": pickle.dumps(found), "refused": ""}
 
 
 @contextmanager

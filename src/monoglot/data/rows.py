@@ -82,10 +82,34 @@ class BadRow:
     """Its first problem."""
 
 
-def read_all(path: str | os.PathLike[str], *, known_tasks: Collection[str] | None = None) -> Iterator[Sample | BadRow]:
-    """Stream every row of a JSONL file, in order, the wrong ones too. Raises InputError for a file that cannot be opened."""
+def read_all(
+    path: str | os.PathLike[str],
+    *,
+    known_tasks: Collection[str] | None = None,
+    offset: int = 0,
+    line: int = 1,
+    firsts: Mapping[str, int] | None = None,
+) -> Iterator[Sample | BadRow]:
+    """Stream every row of a JSONL file, in order, the wrong ones too. Raises InputError for a file that cannot be opened.
+
+    Args:
+        offset, line: where to begin: the byte where a line begins, and its number.
+        firsts: the first line of each id that several rows have (see `repeated_ids`): who begins further down has not seen it.
+    """
     _must_be_file(path)
-    return (_sample_or_bad(*row) for row in _walk(path, known_tasks, stop_at_first=False))
+    walk = _walk(path, known_tasks, stop_at_first=False, offset=offset, line=line, firsts=firsts)
+    return (_sample_or_bad(*row) for row in walk)
+
+
+def repeated_ids(path: str | os.PathLike[str]) -> dict[str, int]:
+    """The first line of each id that several rows of a JSONL file have. Memory: a hash and a line number for each row."""
+    seen, repeated = dict[int, int](), dict[str, int]()
+    for sample, tell in _walk(path, None, stop_at_first=False, firsts={}):
+        if sample is not None and isinstance(sample.id, str):
+            first = seen.setdefault(hash(sample.id), tell.line or 0)
+            if first != tell.line:
+                repeated[sample.id] = first
+    return repeated
 
 
 def _sample_or_bad(sample: Sample | None, tell: _Problems) -> Sample | BadRow:
@@ -104,24 +128,33 @@ def _samples(path: Any, on_error: Callable[[InputError], None] | None, known_tas
             on_error(tell.found[0])
 
 
-def _walk(path: Any, known_tasks: Any, *, stop_at_first: bool) -> Iterator[tuple[Sample | None, _Problems]]:
+def _walk(
+    path: Any,
+    known_tasks: Any,
+    *,
+    stop_at_first: bool,
+    offset: int = 0,
+    line: int = 1,
+    firsts: Mapping[str, int] | None = None,
+) -> Iterator[tuple[Sample | None, _Problems]]:
     """Each row that is not blank, with its problems: a sample is whole if there are none, and None if it is no object.
 
-    With `stop_at_first` the first problem is raised instead.
+    With `stop_at_first` the first problem is raised instead. `offset`, `line` and `firsts` as in `read_all`.
     """
     base, seen = os.path.dirname(os.fspath(path)), dict[int, int]()
     with open(path, "rb") as file:
-        for line, raw in enumerate(file, start=1):
-            if line == 1 and raw.startswith(b"\xef\xbb\xbf"):
+        file.seek(offset)
+        for number, raw in enumerate(file, start=line):
+            if number == 1 and raw.startswith(b"\xef\xbb\xbf"):
                 raw = raw[3:]
             if not raw.strip():
                 continue
-            tell = _Problems(path, line, stop_at_first)
+            tell = _Problems(path, number, stop_at_first)
             obj = _decode(raw, tell)
-            sample = _parse(obj, tell, base, known_tasks, line) if obj is not None else None
+            sample = _parse(obj, tell, base, known_tasks, number) if obj is not None else None
             if sample is not None and isinstance(sample.id, str):
-                first = seen.setdefault(hash(sample.id), line)
-                if first != line:
+                first = seen.setdefault(hash(sample.id), number) if firsts is None else firsts.get(sample.id, number)
+                if first != number:
                     tell("id", f"{sample.id!r} is also the id of line {first}", "expected unique ids")
             yield sample, tell
 

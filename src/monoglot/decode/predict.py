@@ -26,8 +26,9 @@ from monoglot.adapters import (
     read_answers,
     weights_sha256,
 )
+from monoglot.data.ahead import ahead
 from monoglot.data.collate import Batch
-from monoglot.data.features import CachingPreparer, FeatureCache
+from monoglot.data.features import LATELY_BYTES, CachingPreparer, KeptFeatures, RecentFeatures
 from monoglot.data.prepare import Example, Preparer
 from monoglot.data.rows import BadRow, parse_row
 from monoglot.decode.constrain import BoxGrammar, Constraint, Count, ObjectGrammar, Trie, Words
@@ -48,7 +49,7 @@ from monoglot.text.vocabulary import EOS
 
 _ARGUMENTS = ("task", "text", "choices", "box", "lang")
 _PLAIN = 1  # batches that are answered in float32 before weights are laid out for it, which takes as long as an answer or two
-_WINDOW = 16  # batches that are read ahead, so that rows of equal shape can run together
+_WINDOW = 16  # batches whose rows are sorted, so that those of equal shape run together
 
 
 def load(model: str | Path = "nano", *, search: SearchSettings | None = None, precision: str = "auto") -> Predictor:
@@ -101,8 +102,7 @@ class Predictor:
         precision: str = "auto",
     ):
         self.model, self.tokenizer, self.search = model.eval(), tokenizer, search or SearchSettings()
-        self.preparer: Preparer = Preparer(tokenizer, model.config)
-        self.cache: FeatureCache | None = None
+        self.keep_features(RecentFeatures())
         self._words = Words(model.config.vocabulary)
         self.limits = Limits(answers)
         self._heads = {
@@ -139,13 +139,17 @@ class Predictor:
     def _packed(self) -> UnifiedModel:
         return to_precision(self._folded, self.precision[0], None if self._base is None else self._base._packed)
 
-    def keep_features(self, cache: FeatureCache | None) -> None:
-        """From now on media are encoded once, and what the encoders said is taken from the cache; None: every time anew."""
+    def keep_features(self, cache: KeptFeatures | None) -> None:
+        """From now on what the encoders said of media is taken from this cache; None: they are read and encoded every time anew.
+
+        A predictor begins with `RecentFeatures`, so that several questions about a picture cost little more than one. Whoever
+        changes the encoders' weights afterwards gives it a new cache.
+        """
         self.cache = cache
-        self.preparer = Preparer(self.tokenizer, self.model.config)
+        self.preparer: Preparer = Preparer(self.tokenizer, self.model.config)
         if cache is not None:
             self.preparer = keeping = CachingPreparer(self.tokenizer, self.model.config)
-            keeping.cache = cache
+            keeping.cache, keeping.lately = cache, RecentFeatures(LATELY_BYTES)
 
     def with_adapter(self, folder: str | Path) -> Predictor:
         """A predictor of this model under an adapter. They share all tensors that the adapter does not change.
@@ -227,15 +231,15 @@ class Predictor:
     ) -> Iterator[Prediction]:
         """Answer rows in their order. A row that is wrong or cannot be read gives a Prediction with an `error`; the others go on.
 
-        Rows are read `16 * batch_size` ahead, so that those of equal shape run together; an answer comes as soon as all before it are there.
+        Of `16 * batch_size` rows those of equal shape run together, while the next as many are read; an answer comes as soon as all before it are there.
         """
-        samples = iter(rows)
-        while window := list(islice(samples, batch_size * _WINDOW)):
+        size = batch_size * _WINDOW
+        rows_read = ahead(self._read, rows, size)
+        while window := list(islice(rows_read, size)):
             answers: dict[int, Prediction] = {}
             examples: list[tuple[int, Example]] = []
             given = 0  # answers that have been yielded
-            for index, row in enumerate(window):
-                read = self._read(row)
+            for index, read in enumerate(window):
                 if isinstance(read, Prediction):
                     answers[index] = read
                 else:

@@ -14,7 +14,7 @@ from itertools import islice
 import numpy as np
 import torch
 
-from monoglot.data.features import FeatureCache
+from monoglot.data.features import KeptFeatures
 from monoglot.data.prepare import Example, Preparer
 from monoglot.errors import InputError
 from monoglot.modalities.video import VideoConfig, read_frames
@@ -60,7 +60,7 @@ def nearest_neighbour(
     training: Sequence[Sample],
     model: UnifiedModel,
     preparer: Preparer,
-    cache: FeatureCache | None = None,
+    cache: KeptFeatures | None = None,
 ) -> list[Prediction]:
     """The answer of the training row whose first media item is nearest: cosine of the frozen encoder's features, averaged over the item's tokens.
 
@@ -82,7 +82,7 @@ def mean_features(
     modality: str,
     model: UnifiedModel,
     preparer: Preparer,
-    cache: FeatureCache | None = None,
+    cache: KeptFeatures | None = None,
     batch: int = 32,
 ) -> tuple[list[int], torch.Tensor]:
     """Numbers of the samples whose first media item is of that modality and can be read; float[N, C], rows of length 1."""

@@ -12,7 +12,6 @@ import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-import av
 import numpy as np
 import soundfile
 import soxr
@@ -277,6 +276,8 @@ def _from_sound(sound: Any, media: Media, name: str, max_seconds: float) -> tupl
 
 def _from_container(container: Any, media: Media, name: str, max_seconds: float) -> tuple[np.ndarray, int]:
     """Decode the window of the first sound. Samples lie where timestamps say; silence fills what no packet covers."""
+    import av
+
     if not container.streams.audio:
         raise MediaError.at(name, media.modality, "holds pictures but no sound", "give a sound, or name it as video")
     stream = container.streams.audio[0]

@@ -15,8 +15,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import av
-
 from monoglot.errors import MediaError
 from monoglot.nouns import Media
 
@@ -25,8 +23,6 @@ PLACED = re.compile(r"(?P<member>.+)@(?P<offset>\d+)\+(?P<size>\d+)", re.DOTALL)
 """A member with the place of its bytes, `tar://shard.tar#member@offset+size`: what rows of a pack name, so that no shard has to be
 gone through. The member's header, which ends where its bytes begin, must confirm its name (up to 100 letters, ASCII). A member may
 also be called so itself."""
-# Tags that are not UTF-8 say nothing about the pictures or the sound; PyAV 19 lets them pass by itself.
-_OPEN: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 
 def open_source(media: Media) -> tuple[BinaryIO, str]:
@@ -65,8 +61,12 @@ def open_container(file: BinaryIO, media: Media, name: str) -> Iterator[Any]:
     """PyAV's container for an open file. What FFmpeg reports, here or in the block, becomes a MediaError."""
     kinds = "a WAV, FLAC, OGG, MP3 or M4A" if media.modality == "audio" else "an MP4, WebM, MKV or AVI"
     fix = f"give {kinds}, or copy it again if it was cut off"
+    import av  # a tenth of a second that pictures and texts don't need
+
+    # Tags that are not UTF-8 say nothing about the pictures or the sound; PyAV 19 lets them pass by itself.
+    settings: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
     try:
-        container = av.open(file, **_OPEN)
+        container = av.open(file, **settings)
     except av.FFmpegError as error:
         raise MediaError.at(name, media.modality, f"no readable {media.modality} ({error.strerror})", fix) from None
     with container:

@@ -14,7 +14,6 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO, Literal
 
-import av
 import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -262,6 +261,8 @@ KEPT_BYTES = 64 * 2**20
 
 
 def _from_film(file: BinaryIO, media: Media, name: str, config: VideoConfig, variant: int) -> list[Image.Image]:
+    import av
+
     with open_container(file, media, name) as container:
         # A cover picture in a sound file calls itself a video stream.
         streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
@@ -314,6 +315,8 @@ class Film:
         self.seconds: float | None = self._own_seconds
         """Declared length; None if nothing declares it."""
         if self.seconds is None and container.duration:
+            import av
+
             self.seconds = container.duration / av.time_base
 
     def at(self, times: Sequence[float] | np.ndarray) -> Iterator[Any]:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from monoglot.data.collate import Batch
-from monoglot.data.features import FeatureCache
+from monoglot.data.features import KeptFeatures
 from monoglot.data.prepare import Example, Preparer
 from monoglot.errors import InputError
 from monoglot.modalities.base import Encoder
@@ -76,7 +76,7 @@ def features(
     samples: Sequence[Sample],
     *,
     blocks: Blocks | None = None,
-    cache: FeatureCache | None = None,
+    cache: KeptFeatures | None = None,
     batch_size: int = 16,
     on_error: Callable[[int, InputError], None] | None = None,
 ) -> tuple[Tensor, list[int]]:
@@ -117,7 +117,7 @@ def _shape(example: Example) -> tuple[int, ...]:
 
 @torch.no_grad()
 def encode(
-    model: UnifiedModel, batch: Batch, blocks: Blocks, cache: FeatureCache | None
+    model: UnifiedModel, batch: Batch, blocks: Blocks, cache: KeptFeatures | None
 ) -> tuple[dict[str, list[Tensor]], Memory | None]:
     """What blocks are pooled from: features of media, and the unified encoder's memory if they ask for it."""
     encoded = media_features(model, batch, cache)

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from monoglot.data.collate import Batch
-from monoglot.data.features import CachingPreparer
+from monoglot.data.features import CachingPreparer, FeatureCache
 from monoglot.data.mixture import Draw, Mixture
 from monoglot.data.prepare import Example
 from monoglot.data.rowfile import RowFile
@@ -273,7 +273,7 @@ class Reader:
 
     def step(self, index: int, draws: Sequence[Draw] | None = None) -> Step:
         """The rows of one step that are this process's; those that cannot be read are told."""
-        if self.preparer.cache is not None:
+        if isinstance(self.preparer.cache, FeatureCache):
             self.preparer.cache.refresh()
         mine = self.mixture.step(index, self.world.slots) if draws is None else draws
         examples: list[Example] = []
