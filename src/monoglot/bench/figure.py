@@ -51,12 +51,18 @@ def compared(results: Mapping[str, Any]) -> Bars:
     whole = next(iter(ours["seconds"]))
     least = part["limit"][ours["precision"]]["seconds"]
     bars: Bars = [
-        ("limit of this machine", _ms(encode=least["media"] + least["encode"], decode=least["cross"] + least["steps"]), None)
+        (
+            "limit of this machine",
+            _ms(encode=least["media"] + least["encode"], decode=least["cross"] + least["steps"]),
+            None,
+        )
     ]
     for name, system in part["systems"].items():
         took = system["seconds"][whole]
         stages = _ms(encode=took["all_encoding"]["median"], decode=took["all_decoding"]["median"])
-        bars.append((f"{name} ({system['parameters'] / 1e6:.0f} M, {system['pixels']} px)", stages, _span(took["total"])))
+        bars.append(
+            (f"{name} ({system['parameters'] / 1e6:.0f} M, {system['pixels']} px)", stages, _span(took["total"]))
+        )
     return bars
 
 

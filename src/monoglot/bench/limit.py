@@ -4,7 +4,7 @@ ModelConfig, Asked -> Work (arithmetic, bytes) of each part --+
 machine -> Rates (products a second, bytes a second) ---------+-> seconds = the longer of both
 
 A part reads each of its weights once, and a decoding step once for all beams and rows. Nothing is added for what lies between products (norms,
-softmax, the search), and everything is taken to be stored in the precision that products are computed in.
+softmax, the search). Numbers are taken to be stored in the precision that products are computed in; weights that 16 bits hold exactly, in 16 bits.
 
 Letters: B rows, K beams, S source, D width, F ffn, L layers, C channels of a modality's encoder, V vocabulary.
 """
@@ -75,12 +75,13 @@ class Asked:
 # --- work -------------------------------------------------------------------------------------------------------------
 
 
-def transformer_work(c: ModelConfig, asked: Asked, size: int) -> dict[str, Work]:
-    """Work of `encode`, `cross` and `steps`; `size` is the bytes of a number.
+def transformer_work(c: ModelConfig, asked: Asked, size: int, weight_size: int | None = None) -> dict[str, Work]:
+    """Work of `encode`, `cross` and `steps`; `size` is the bytes of a number, `weight_size` of a weight (the same unless given).
 
     With 'untied' positions an encoder also has one bias of places for all its layers, and the decoder one of its own and one over the source.
     """
     d, f, places, rows = c.width, c.ffn, asked.places, asked.rows
+    weight_size = weight_size or size
     untied = c.positions == "untied"
 
     weights = c.encoder_layers * (4 * d * d + 2 * d * f) + (2 * d * d if untied else 0)
@@ -88,13 +89,13 @@ def transformer_work(c: ModelConfig, asked: Asked, size: int) -> dict[str, Work]
     connect = sum(tokens * channels * d for tokens, channels in asked.media)
     encode = Work(
         2.0 * rows * (places * weights + between + connect),
-        size * float(weights + sum(channels * d for _, channels in asked.media)),
+        weight_size * float(weights + sum(channels * d for _, channels in asked.media)),
     )
 
     weights = c.decoder_layers * 2 * d * d + (d * d if untied else 0)
-    cross = Work(2.0 * rows * places * weights, size * float(weights))
+    cross = Work(2.0 * rows * places * weights, weight_size * float(weights))
 
-    return {"encode": encode, "cross": cross, "steps": _steps(c, asked, size, untied)}
+    return {"encode": encode, "cross": cross, "steps": _steps(c, asked, size, weight_size, untied)}
 
 
 def step_weights(c: ModelConfig) -> int:
@@ -103,18 +104,29 @@ def step_weights(c: ModelConfig) -> int:
     return c.decoder_layers * layer + c.vocabulary.size * c.width
 
 
-def _steps(c: ModelConfig, asked: Asked, size: int, untied: bool) -> Work:
+def _steps(c: ModelConfig, asked: Asked, size: int, weight_size: int, untied: bool) -> Work:
     d, rows, beams = c.width, asked.rows, asked.rows * asked.beam
     total = Work(0.0, 0.0)
     for step in range(asked.steps):
         queries, past = (rows if step == 0 else beams), step + 1  # at first all beams are the same
         weights = step_weights(c)
         between = 2 * c.decoder_layers * (past + asked.places) * d
-        of_places = rows * asked.places * d * untied  # the same for all beams; of the past, they are the same for all sources
+        of_places = (
+            rows * asked.places * d * untied
+        )  # the same for all beams; of the past, they are the same for all sources
         # Keys and values of the source are a row's, those of the past a beam's.
         kept = 2 * c.decoder_layers * d * (rows * asked.places + queries * past) + of_places
-        total += Work(2.0 * (queries * (weights + between) + of_places), size * float(weights + kept))
+        total += Work(2.0 * (queries * (weights + between) + of_places), float(weight_size * weights + size * kept))
     return total
+
+
+def weight_bytes(model: UnifiedModel, precision: str) -> int:
+    """Bytes that each weight of the decoder needs: those of the precision, two where 16 bits lose nothing."""
+    matrices = [p for p in (*model.decoder_layers.parameters(), model.words.weight) if p.dim() == 2]
+    for short in (torch.float16, torch.bfloat16):
+        if all(torch.equal(matrix.to(short).to(matrix.dtype), matrix) for matrix in matrices):
+            return min(2, BYTES[precision])
+    return BYTES[precision]
 
 
 @torch.no_grad()
@@ -172,6 +184,4 @@ def _best(run: Callable[[], object], seconds: float) -> float:
 
 def media_of(batch: Batch, model: UnifiedModel) -> Sequence[tuple[int, int]]:
     """(tokens, channels) of each media item of a batch."""
-    return [
-        (grid.length, model.encoders[name].channels) for name, media in batch.media.items() for grid in media.grids
-    ]
+    return [(grid.length, model.encoders[name].channels) for name, media in batch.media.items() for grid in media.grids]

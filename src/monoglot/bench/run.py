@@ -25,7 +25,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from monoglot.bench import ours
-from monoglot.bench.limit import BYTES, PARTS, Asked, Rates, measure_rates, media_of, media_work, step_weights
+from monoglot.bench.limit import (
+    BYTES,
+    PARTS,
+    Asked,
+    Rates,
+    measure_rates,
+    media_of,
+    media_work,
+    step_weights,
+    weight_bytes,
+)
 from monoglot.bench.limit import transformer_work as work_of
 from monoglot.bench.measure import Seconds, Spread, fresh_process, machine, ratio, spreads, take_turns, timed, versions
 from monoglot.bench.peers import PEERS, Running
@@ -314,15 +324,17 @@ def limits(setup: Bench, batch: Any) -> dict[str, dict[str, Any]]:
     asked = Asked(batch.source_ids.shape[1], tuple(media_of(batch, model)), ours.TOKENS + 1, len(batch), ours.BEAM)
     found: dict[str, dict[str, Any]] = {}
     for precision, size in BYTES.items():
-        work = {"media": media_work(model, batch, size)} | work_of(model.config, asked, size)
+        weight = weight_bytes(model, precision)
+        work = {"media": media_work(model, batch, size)} | work_of(model.config, asked, size, weight)
         rates: Rates | None = None
         with suppress(RuntimeError):  # no such products here
-            rates = measure_rates(precision, size * step_weights(model.config))
+            rates = measure_rates(precision, weight * step_weights(model.config))
         if rates is None:
             continue
         found[precision] = {
             "operations_a_second": rates.operations,
             "bytes_a_second": rates.bytes,
+            "bytes_a_weight": weight,
             "work": {part: {"operations": work[part].operations, "bytes": work[part].bytes} for part in PARTS},
             "seconds": {part: round(rates.seconds(work[part]), 6) for part in PARTS},
             "total_seconds": round(sum(rates.seconds(work[part]) for part in PARTS), 6),

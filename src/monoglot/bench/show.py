@@ -116,9 +116,7 @@ def _batches(part: Mapping[str, Any]) -> list[Grid]:
 
 
 def _start(part: Mapping[str, Any]) -> list[Grid]:
-    lines = [
-        (name, milliseconds(found["seconds"]), str(found["peak_mb"])) for name, found in part["processes"].items()
-    ]
+    lines = [(name, milliseconds(found["seconds"]), str(found["peak_mb"])) for name, found in part["processes"].items()]
     note = f"Kinds of questions: `monoglot predict` once, from the start of the process to its end; answers: {part['answers']}."
     return [Grid("A process of its own", ("what", "ms (quartiles)", "peak memory, MB"), lines, note)]
 
