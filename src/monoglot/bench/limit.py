@@ -12,6 +12,7 @@ Letters: B rows, K beams, S source, D width, F ffn, L layers, C channels of a mo
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -140,20 +141,20 @@ def media_work(model: UnifiedModel, batch: Batch, size: int) -> Work:
 
 # --- rates ------------------------------------------------------------------------------------------------------------
 
-SIDES = (512, 1024, 2048)
+SIDES = (128, 512, 1024, 2048)
 """Rows and columns of the matrices that are multiplied."""
 
 
 @torch.no_grad()
 def measure_rates(precision: str, step_bytes: int, *, seconds: float = 2.0) -> Rates:
-    """The best that products in `precision` reach, and the best reading of `step_bytes`."""
-    operations = 0.0
+    """The best that products in `precision` reach, and the best reading of `step_bytes`; about so many seconds for each."""
+    operations, last = 0.0, 0.0
     for side in SIDES:
-        product = _product(precision, side)
-        took = _best(product, seconds / len(SIDES))
-        operations = max(operations, 2.0 * side**3 / took)
-        if took * 8 > seconds:  # the next is eight times the work; a precision without instructions takes too long
+        if last * 2 * (side / SIDES[0]) ** 3 > seconds:  # without instructions for a precision, products take minutes
             break
+        took = _best(_product(precision, side), seconds / len(SIDES))
+        operations = max(operations, 2.0 * side**3 / took)
+        last = 2.0 * SIDES[0] ** 3 / operations
     numbers = torch.ones(max(step_bytes, 1 << 20) // 4)
     return Rates(operations, 4 * len(numbers) / _best(numbers.sum, seconds))
 
@@ -162,8 +163,9 @@ def _product(precision: str, side: int) -> Callable[[], Tensor]:
     generator = torch.Generator().manual_seed(0)
     a, b = torch.randn(2, side, side, generator=generator)
     if precision == "int8":
-        q = torch.quantize_per_tensor(b, 0.03, 0, torch.qint8)
-        packed = torch.ops.quantized.linear_prepack(q, None)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the way to make one will change
+            packed = torch.ops.quantized.linear_prepack(torch.quantize_per_tensor(b, 0.03, 0, torch.qint8), None)
         return lambda: torch.ops.quantized.linear_dynamic(a, packed)
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
     a, b = a.to(dtype), b.to(dtype)

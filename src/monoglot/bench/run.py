@@ -328,7 +328,7 @@ def limits(setup: Bench, batch: Any) -> dict[str, dict[str, Any]]:
         work = {"media": media_work(model, batch, size)} | work_of(model.config, asked, size, weight)
         rates: Rates | None = None
         with suppress(RuntimeError):  # no such products here
-            rates = measure_rates(precision, weight * step_weights(model.config))
+            rates = measure_rates(precision, weight * step_weights(model.config), seconds=min(2.0, setup.seconds / 100))
         if rates is None:
             continue
         found[precision] = {
