@@ -24,7 +24,8 @@ BLOCK = re.compile(r"<!-- speed -->.*?<!-- /speed -->", re.S)
 
 def block(results: Sequence[Mapping[str, Any]]) -> str:
     """Markdown of all parts of all models, each with its command."""
-    lines = ["<!-- speed -->"]
+    shown = ["", "![bars of one caption, and of one question of each kind](speed.png)"] if results else []
+    lines = ["<!-- speed -->", *shown]
     for found in results:
         lines += ["", f"### {found['model']['name']}", "", f"{facts(found)}."]
         for name, part in found["parts"].items():
