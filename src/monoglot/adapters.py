@@ -31,6 +31,8 @@ from monoglot.nouns import Sample
 FORMAT = 1
 SETTINGS, WEIGHTS, ANSWERS = "adapter.json", "adapter.safetensors", "answers.json"
 _HEAD = "head."
+ALIGNMENT = 64
+"""Bytes; where torch puts a tensor on a CPU, its address is a multiple of it."""
 
 
 class _Page(BaseModel):
@@ -177,7 +179,7 @@ def read_adapter(folder: Path) -> Adapter:
             folder / WEIGHTS, "weights", wrong, "the file is truncated or missing; get it again"
         ) from None
     tensors = {
-        name: tensor.float() if tensor.is_floating_point() and not name.startswith(_HEAD) else tensor
+        name: aligned(tensor.float() if tensor.is_floating_point() and not name.startswith(_HEAD) else tensor)
         for name, tensor in stored.items()
     }
     adapter = Adapter(folder, settings, tensors)
@@ -185,6 +187,14 @@ def read_adapter(folder: Path) -> Adapter:
         wrong = f"do not fit {SETTINGS}: {problem}"
         raise InputError.at(folder / WEIGHTS, "weights", wrong, "the two are of different adapters")
     return adapter
+
+
+def aligned(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy where it does not begin at an address that torch would give it.
+
+    Tensors mapped from a file begin anywhere, and products of a single row round differently then.
+    """
+    return tensor if tensor.data_ptr() % ALIGNMENT == 0 else tensor.clone()
 
 
 def _misfit(adapter: Adapter) -> str:

@@ -45,6 +45,11 @@ _typed: list[str] = []
 """The words behind `monoglot`, for lineages."""
 Threads = Annotated[Optional[int], typer.Option("--threads", min=1, help="Processor threads to use.")]  # noqa: UP045 (typer on 3.10)
 
+Precision = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--precision", help="float32, bfloat16, int8; auto takes bfloat16 where the machine has it."),
+]
+
 
 @app.callback(invoke_without_command=True)
 def root(
@@ -144,6 +149,7 @@ def predict(
     picture: Annotated[
         Path | None, typer.Option("--picture", help="Where the painted answer goes (with --vqgan).")
     ] = None,
+    precision: Precision = None,
     threads: Threads = None,
 ) -> None:
     """Answer one question, or every row of a file."""
@@ -162,7 +168,7 @@ def predict(
             "--picture": picture,
         }
         _refuse(given, "does not go with --data", "each row of the file says it itself")
-        _predict_rows(model, adapter or [], data, out, resume, batch, threads, search)
+        _predict_rows(model, adapter or [], data, out, resume, batch, threads, search, precision)
         return
     _refuse({"--out": out, "--resume": resume}, "needs --data", "one answer is printed")
     if len(adapter or []) > 1:
@@ -186,7 +192,8 @@ def predict(
     from monoglot.decode.predict import load
     from monoglot.decode.search import SearchSettings
 
-    predictor = load(model, search=SearchSettings.read("command line", **search))
+    settings = SearchSettings.read("command line", **search)
+    predictor = load(model, search=settings, precision=_precision(precision))
     for folder in adapter or []:
         predictor = predictor.with_adapter(folder)
     prediction = predictor.predict(**question)
@@ -208,6 +215,7 @@ def evaluate(
     out: Annotated[Path | None, typer.Option("--out", help="Where scores go (JSON); predictions go beside it.")] = None,
     limit: Annotated[Optional[int], typer.Option("--limit", min=1, help="At most so many rows of each file.")] = None,  # noqa: UP045
     batch: Annotated[int, typer.Option("--batch", min=1, help="Rows that run together.")] = 16,
+    precision: Precision = None,
     threads: Threads = None,
 ) -> None:
     """Score a model: count, 95% interval and plain baselines beside each metric."""
@@ -218,7 +226,8 @@ def evaluate(
         raise InputError.at(
             "command line", "--train", f"{len(train)} given for {len(data)} --data", "give one for each"
         )
-    evaluate_files(model, data, train or [], out=out, limit=limit, batch_size=batch)
+    chosen = _precision(precision)
+    evaluate_files(model, data, train or [], out=out, limit=limit, batch_size=batch, precision=chosen)
 
 
 @app.command()
@@ -865,6 +874,7 @@ def _predict_rows(
     batch: int,
     threads: int | None,
     search: dict[str, Any],
+    precision: str | None,
 ) -> None:
     from monoglot.decode.rows import check_files, predict_file
 
@@ -875,7 +885,8 @@ def _predict_rows(
     from monoglot.decode.predict import load
     from monoglot.decode.search import SearchSettings
 
-    predictor = load(model, search=SearchSettings.read("command line", **search))
+    settings = SearchSettings.read("command line", **search)
+    predictor = load(model, search=settings, precision=_precision(precision))
     if len(adapters) == 1:
         predictor = predictor.with_adapter(adapters[0])
     else:
@@ -961,6 +972,16 @@ def _numbers(option: str, text: str) -> list[float]:
         raise InputError.at(
             "command line", option, f"{text!r} is not numbers with commas", "for example 0.8,0.2"
         ) from None
+
+
+def _precision(asked: str | None) -> str:
+    """What to compute in; told once, unless nobody asked and it is float32."""
+    from monoglot.model.linears import pick
+
+    name, why = pick(asked or "auto")
+    if asked or name != "float32":
+        typer.echo(f"precision: {name}, {why}", err=True)
+    return name
 
 
 def _threads(count: int | None) -> None:

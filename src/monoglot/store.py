@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from monoglot import __version__
-from monoglot.adapters import SETTINGS, Adapter, Base, apply_adapter, is_adapter, read_adapter, weights_sha256
+from monoglot.adapters import SETTINGS, Adapter, Base, aligned, apply_adapter, is_adapter, read_adapter, weights_sha256
 from monoglot.errors import InputError
 from monoglot.files import atomic_path, read_json, write_json, write_text
 from monoglot.model.config import ModelConfig
@@ -121,7 +121,7 @@ def load_model(folder: Path) -> tuple[UnifiedModel, Tokenizer]:
         raise InputError.at(
             folder / "model.safetensors", "weights", f"do not fit config.json: {'; '.join(problems[:3])}{more}"
         )
-    model.load_state_dict(state, assign=True)  # float32 stays where it is: mapped, read when it is used
+    model.load_state_dict(state, assign=True)  # aligned float32 stays where it is: mapped, read when it is used
     return model.eval(), Tokenizer.load(folder / "tokenizer.json", config.vocabulary)
 
 
@@ -208,7 +208,7 @@ def restored(stored: dict[str, Tensor], aliases: dict[str, str]) -> dict[str, Te
             continue
         if name + FACTOR in stored:
             tensor = tensor.float() * stored[name + FACTOR].float()
-        state[name] = tensor.float() if tensor.is_floating_point() else tensor
+        state[name] = aligned(tensor.float() if tensor.is_floating_point() else tensor)
     return state | {name: state[same] for name, same in aliases.items()}
 
 

@@ -10,9 +10,8 @@ import torch
 from small import VOCABULARY, tiny_model
 
 from monoglot.decode.constrain import BoxGrammar, Count, ObjectGrammar, Trie, Words, keep, together
-from monoglot.decode.search import SearchSettings, beam_search
-from monoglot.decode.steps import FoldedSteps, PlainSteps
-from monoglot.model.layers import linear
+from monoglot.decode.search import SearchSettings, beam_search, score_answers
+from monoglot.decode.steps import FoldedSteps, FoldedTexts, PlainSteps, PlainTexts
 from monoglot.model.lora import Lora, add_lora
 from monoglot.model.unified import Memory
 from monoglot.text.vocabulary import BOS, UNK
@@ -174,12 +173,40 @@ def test_ids_that_anyone_may_write():
     assert logits.exp().int().tolist() == [[0, 0, 0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 1, 0, 0, 0]]
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("rows", range(1, 7))
-def test_products_of_few_inputs(rows):
-    for inputs, outputs in ((24, 40), (40, 24), (3, 60)):
-        x, weight, bias = torch.randn(rows, 1, inputs), torch.randn(outputs, inputs), torch.randn(outputs)
-        for b in (bias, None):
-            found = linear(x, weight, b)
-            torch.testing.assert_close(found, torch.nn.functional.linear(x, weight, b))
-            assert found.is_contiguous()
+@pytest.mark.parametrize(("positions", "start"), MODELS[:2])
+def test_many_answers_in_one_tree(positions, start):
+    """Scores of answers that share their beginnings, in trees of all sizes, are those of each answer read by itself."""
+    model = tiny_model(positions, start=start)
+    for seed in range(20):
+        rng = random.Random(seed)
+        rows = rng.randint(1, 3)
+        memory = remembered(model, rows, rng.choice([1, 7, 20]), seed)
+        answers = [
+            [[rng.choice([5, 6, 7, 150]) for _ in range(rng.randint(0, 4))] for _ in range(rng.choice([0, 1, 3, 12]))]
+            for _ in range(rows)
+        ]
+        limits = [rng.choice([Trie(given), None]) if given else None for given in answers]
+        prefixes = rng.choice([None, [[rng.randint(5, 200) for _ in range(rng.randint(0, 3))] for _ in range(rows)]])
+        asked = {"constraints": limits, "prefixes": prefixes}
+        known = score_answers(model, memory, answers, texts=PlainTexts, batch_size=10**6, **asked)
+        for size in (1, 20, 10**6):
+            found = score_answers(model, memory, answers, texts=FoldedTexts, batch_size=size, **asked)
+            torch.testing.assert_close(found, known, rtol=1e-4, atol=1e-4)
+
+
+def test_an_answer_that_is_not_allowed_is_never_given():
+    model = tiny_model("added")
+    (scores,) = score_answers(
+        model, remembered(model, 1, 4, 0), [[[5], [6, 7], [6, 8]]], constraints=[Trie([[5], [6, 7]])]
+    )
+    assert scores[2] == float("-inf")
+    assert float(scores.exp().sum()) == pytest.approx(1, abs=1e-5)
+
+
+def test_where_one_token_may_follow_nothing_is_asked(monkeypatch):
+    model, seen = tiny_model("added"), []
+    monkeypatch.setattr(model, "logits", lambda x, ids=None, run=model.logits: seen.append(len(x)) or run(x, ids))
+    answers = [[n, n + 1, n + 2] for n in range(5, 100, 3)] + [[5, 6, 8]]
+    (scores,) = score_answers(model, remembered(model, 1, 4, 0), [answers], constraints=[Trie(answers)])
+    assert sum(seen) == 2
+    assert float(scores.exp().sum()) == pytest.approx(1, abs=1e-5)

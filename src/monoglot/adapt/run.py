@@ -550,7 +550,7 @@ def _with_replay(job: Job) -> list[Sample]:
 
 def load_keeping(folder: Path) -> Predictor:
     """A model that answers the same media again and again: what its encoders say is kept."""
-    predictor = load(folder)
+    predictor = load(folder, precision="float32")  # as it is trained, and as features are kept
     predictor.keep_features(open_cache(predictor.model))
     return predictor
 

@@ -8,6 +8,8 @@ Letters: N beams of all rows, V vocabulary.
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -47,7 +49,7 @@ class Words:
 
 
 class Trie:
-    """The answer is one of a list.
+    """The answer is one of a list. What may follow is looked up when it is asked for, then known.
 
     >>> trie = Trie([[10], [10, 11]])
     >>> trie.allowed([10]).tolist()
@@ -55,20 +57,17 @@ class Trie:
     """
 
     def __init__(self, answers: Iterable[Sequence[int]]):
-        self._next: dict[tuple[int, ...], set[int]] = {}
-        self.longest: int | None = 1
-        for answer in answers:
-            path = (*map(int, answer), EOS)
-            self.longest = max(self.longest or 0, len(path))
-            for end in range(len(path)):
-                self._next.setdefault(path[:end], set()).add(path[end])
-        self._arrays = {
-            path: ONLY_EOS if ids == {EOS} else np.array(sorted(ids), dtype=np.int64)
-            for path, ids in self._next.items()
-        }
+        self._paths = sorted({(*map(int, answer), EOS) for answer in answers})
+        self._known: dict[tuple[int, ...], np.ndarray] = {}
+        self.longest: int | None = max(map(len, self._paths), default=1)
 
     def allowed(self, written: Sequence[int]) -> np.ndarray:
-        return self._arrays.get(tuple(written), ONLY_EOS)
+        path = tuple(written)
+        if path not in self._known:
+            first, end = (bisect_left(self._paths, (*path, bound)) for bound in (-1, math.inf))
+            ids = {answer[len(path)] for answer in self._paths[first:end]}
+            self._known[path] = ONLY_EOS if ids <= {EOS} else np.array(sorted(ids), dtype=np.int64)
+        return self._known[path]
 
 
 class Count:

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property, lru_cache, partial
 from itertools import groupby, islice
 from pathlib import Path
 from types import MappingProxyType
@@ -34,6 +35,8 @@ from monoglot.decode.search import Hypothesis, SearchSettings, beam_search, scor
 from monoglot.errors import InputError
 from monoglot.model.features import features
 from monoglot.model.head import Head, encode, pooled
+from monoglot.model.inference import for_inference
+from monoglot.model.linears import pick, to_precision
 from monoglot.model.unified import Memory, UnifiedModel
 from monoglot.nouns import Candidate, Media, Prediction, Sample
 from monoglot.plugins import HOW, media_kinds
@@ -44,11 +47,12 @@ from monoglot.text.tokenizer import Tokenizer
 from monoglot.text.vocabulary import EOS
 
 _ARGUMENTS = ("task", "text", "choices", "box", "lang")
+_PLAIN = 1  # batches that are answered in float32 before weights are laid out for it, which takes as long as an answer or two
 _WINDOW = 16  # batches that are read ahead, so that rows of equal shape can run together
 
 
-def load(model: str | Path = "nano", *, search: SearchSettings | None = None) -> Predictor:
-    """Load a model folder, or a bundled model by its name. `search` as in `Predictor`.
+def load(model: str | Path = "nano", *, search: SearchSettings | None = None, precision: str = "auto") -> Predictor:
+    """Load a model folder, or a bundled model by its name. `search` and `precision` as in `Predictor`.
 
     >>> load("nano").predict(task="name", image="cat.png").text  # doctest: +SKIP
     'cat'
@@ -56,7 +60,16 @@ def load(model: str | Path = "nano", *, search: SearchSettings | None = None) ->
     folder = model_folder(model)
     loaded = load_model(folder)
     heads = read_adapter(folder).heads() if is_adapter(folder) else {}
-    return Predictor(*loaded, search=search, answers=read_answers(folder), heads=heads, folder=folder)
+    answers = read_answers(folder)
+    return Predictor(*loaded, search=search, answers=answers, heads=heads, folder=folder, precision=precision)
+
+
+class Choices:
+    """What a question may be answered with, as tokens; kept, since many questions have the same."""
+
+    def __init__(self, tokenizer: Tokenizer, choices: Sequence[str]):
+        self.ids = [tokenizer.encode(f" {choice}").tolist() for choice in choices]
+        self.trie = Trie(self.ids)
 
 
 class Predictor:
@@ -67,6 +80,8 @@ class Predictor:
         answers: what some questions may be answered with, where a row gives no choices.
         heads: tensors of heads that pick among them, by the place of their answers.
         folder: where the model is from; needed to put adapters on it.
+        precision: what to compute in, one of `monoglot.model.linears.PRECISIONS`; "auto" takes bfloat16 where the machine
+            has instructions for it. In int8 an answer may also depend on rows that run beside it.
 
     >>> best_five = SearchSettings(n_best=5)
     >>> surprising = SearchSettings(sample=True, top_p=0.9, temperature=1.2, seed=1)
@@ -83,6 +98,7 @@ class Predictor:
         answers: Sequence[Answers] = (),
         heads: Mapping[int, Mapping[str, torch.Tensor]] = MappingProxyType({}),
         folder: Path | None = None,
+        precision: str = "auto",
     ):
         self.model, self.tokenizer, self.search = model.eval(), tokenizer, search or SearchSettings()
         self.preparer: Preparer = Preparer(tokenizer, model.config)
@@ -95,10 +111,33 @@ class Predictor:
             if given.head is not None
         }
         self.folder = folder
+        self._asked, self._batches = precision, 0
+        pick(precision)  # what is not known or not there is told at once
+        self._base: Predictor | None = None  # by whose encoders it sees
+        self._listed = lru_cache(maxsize=256)(partial(Choices, tokenizer))
         self.name = ""
         """Of the adapter that it answers by, if it came about by `with_adapter`."""
         self.adapted: dict[str, Predictor] = {}
         """Predictors of adapters on this model, by name; a row's `adapter` picks."""
+
+    @property
+    def precision(self) -> tuple[str, str]:
+        """What it computes in, and why."""
+        return pick(self._asked, self.model.words.weight.device)
+
+    @property
+    def fast(self) -> UnifiedModel:
+        """The model as it answers; made of `model` when the first row is answered."""
+        plain = self._batches <= _PLAIN and self.precision[0] == "float32"
+        return self._folded if plain else self._packed
+
+    @cached_property
+    def _folded(self) -> UnifiedModel:
+        return for_inference(self.model, None if self._base is None else self._base._folded)
+
+    @cached_property
+    def _packed(self) -> UnifiedModel:
+        return to_precision(self._folded, self.precision[0], None if self._base is None else self._base._packed)
 
     def keep_features(self, cache: FeatureCache | None) -> None:
         """From now on media are encoded once, and what the encoders said is taken from the cache; None: every time anew."""
@@ -122,9 +161,15 @@ class Predictor:
             raise InputError.at(folder, "base", wrong, "load its own base, or adapt again")
         model = apply_adapter(self.model, adapter)
         adapted = Predictor(
-            model, self.tokenizer, search=self.search, answers=adapter.settings.answers, heads=adapter.heads()
+            model,
+            self.tokenizer,
+            search=self.search,
+            answers=adapter.settings.answers,
+            heads=adapter.heads(),
+            precision=self._asked,
         )
         if not any(name.startswith("encoders.") for name in adapter.changes):
+            adapted._base = self
             adapted.keep_features(self.cache)
         adapted.name = _name(folder)
         return adapted
@@ -239,8 +284,9 @@ class Predictor:
         """Raises InputError as `Preparer.example` does, and when a choice is longer than the model can write."""
         example = self.preparer.example(self.limits.fill(sample), with_target=False)
         room = self._room - len(example.sequence.given_ids)
-        for choice in example.posed.choices:
-            if len(self.tokenizer.encode(f" {choice}")) > room:
+        choices = example.posed.choices
+        for choice, ids in zip(choices, self._listed(choices).ids):
+            if len(ids) > room:
                 wrong = f"{choice[:20]!r}... is longer than {room} tokens"
                 raise InputError.at(sample.where or f"sample {sample.id}", "choices", wrong, "shorten it")
         return example
@@ -253,11 +299,12 @@ class Predictor:
     @torch.no_grad()
     def _answer(self, examples: list[Example]) -> list[Prediction]:
         """One batch of one kind."""
+        self._batches += 1
         batch = self.preparer.collate(examples).to(self.model.words.weight.device)
         head = self._head_of(examples[0].sample)
         if head is not None:
             return self._pick(self._heads[head], batch, [example.sample for example in examples])
-        memory = self.model.encode(batch, features(self.model, batch, self.cache))
+        memory = self.fast.encode(batch, features(self.fast, batch, self.cache))
         constraints = [self._constraint(example) for example in examples]
         if self.search.score_all and examples[0].posed.choices:
             found = self._score_all(examples, memory, constraints)
@@ -274,7 +321,7 @@ class Predictor:
 
     def _pick(self, head: Head, batch: Batch, samples: Sequence[Sample]) -> list[Prediction]:
         """What a head says of the rows of a batch, among each sample's choices."""
-        x = pooled(batch, *encode(self.model, batch, head.blocks, self.cache), head.blocks)
+        x = pooled(batch, *encode(self.fast, batch, head.blocks, self.cache), head.blocks)
         predictions = []
         for sample, row in zip(samples, head.probabilities(x)):
             allowed = [index for index, name in enumerate(head.classes) if name in sample.choices]
@@ -293,7 +340,7 @@ class Predictor:
         longest = [constraint.longest for constraint in constraints]
         settings = self._settings(TASKS[examples[0].sample.task], max((n for n in longest if n), default=None))
         found = beam_search(
-            self.model,
+            self.fast,
             memory,
             settings.model_copy(update={"max_length": settings.max_length + max(map(len, given))}),
             constraints=constraints,
@@ -320,22 +367,19 @@ class Predictor:
 
     def _score_all(self, examples: list[Example], memory: Memory, tries: list[Constraint]) -> list[list[Hypothesis]]:
         """Every choice of each row, the likeliest first."""
-        answers = [[self._choice(choice) for choice in example.posed.choices] for example in examples]
+        answers = [self._listed(example.posed.choices).ids for example in examples]
         given = [example.sequence.given_ids.tolist() for example in examples]
-        scores = score_answers(self.model, memory, answers, constraints=tries, prefixes=given)
+        scores = score_answers(self.fast, memory, answers, constraints=tries, prefixes=given)
         found = []
         for choices, row in zip(answers, scores):
             hypotheses = [Hypothesis((*ids, EOS), score, (score,)) for ids, score in zip(choices, row.tolist())]
             found.append(sorted(hypotheses, key=lambda h: -h.score)[: self.search.n_best])
         return found
 
-    def _choice(self, choice: str) -> list[int]:
-        return self.tokenizer.encode(f" {choice}").tolist()
-
     def _constraint(self, example: Example) -> Constraint:
         vocabulary = self.tokenizer.vocabulary
         if example.posed.choices:
-            return Trie(self._choice(choice) for choice in example.posed.choices)
+            return self._listed(example.posed.choices).trie
         match example.posed.writes:
             case "box":
                 return BoxGrammar(vocabulary)

@@ -14,8 +14,10 @@ Letters: R rows, K beams of a row, N = R K, T new tokens (one, but for the start
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,7 +42,8 @@ class Steps(Protocol):
 
 def steps_of(model: UnifiedModel, memory: Memory, width: int, code_rows: Tensor | None) -> Steps:
     """The quickest way for searches of `width` beams. Both say the same, but for rounding."""
-    folded = width <= WIDEST and not model.training  # dropout would hide something else from each beam
+    own = type(model).decode is UnifiedModel.decode  # an exported model is a graph, and has no layers to run
+    folded = own and width <= WIDEST and not model.training  # dropout would hide something else from each beam
     return (FoldedSteps if folded else PlainSteps)(model, memory, code_rows)
 
 
@@ -105,7 +108,8 @@ class FoldedSteps:
     def __call__(self, ids: Tensor) -> Tensor:
         model, (beams, new) = self.model, (self.beams, ids.shape[1])
         code_rows = None if self.code_rows is None else self.code_rows.repeat_interleave(beams)
-        x = model.target.embed(ids, self.length, code_rows, model.words).view(self.rows, beams * new, -1)
+        places = slice(self.length, self.length + new)
+        x = model.target.embed(ids, places, code_rows, model.words).view(self.rows, beams * new, -1)
         seen = self._write(beams, new)
         self_bias, cross_bias = self._biases(seen, new)
         for index, layer in enumerate(model.decoder_layers):
@@ -163,6 +167,124 @@ class FoldedSteps:
         self.cross_bias = model.cross_bias.queries(queries) @ self.memory_places.transpose(-1, -2)
         if self.hidden is not None:
             self.cross_bias = self.cross_bias + self.hidden
+
+
+# --- many texts at once -----------------------------------------------------------------------------------------------
+
+
+class Tree:
+    """Texts as tokens, of which those that begin alike have their beginning in common.
+
+    >>> tree = Tree()
+    >>> tree.add([7, 8]), tree.add([7, 9]), tree.add([7]), tree.tokens, tree.parents, tree.places
+    (1, 2, 0, [7, 8, 9], [-1, 0, 0], [0, 1, 1])
+    """
+
+    def __init__(self) -> None:
+        self.tokens, self.parents, self.places = list[int](), list[int](), list[int]()
+        self._known: dict[tuple[int, int], int] = {}
+
+    def add(self, text: Sequence[int]) -> int:
+        """Where the last token of a text stands."""
+        at = -1
+        for place, token in enumerate(text):
+            if (at, token) not in self._known:
+                self._known[at, token] = len(self.tokens)
+                self.tokens.append(token)
+                self.parents.append(at)
+                self.places.append(place)
+            at = self._known[at, token]
+        return at
+
+    def text(self, at: int) -> list[int]:
+        return [*self.text(self.parents[at]), self.tokens[at]] if at >= 0 else []
+
+    def seen(self, size: int) -> np.ndarray:
+        """bool[size, size]: what each token sees, which is itself and what leads to it."""
+        seen = np.eye(size, dtype=bool)
+        for at, parent in enumerate(self.parents):
+            if parent >= 0:
+                seen[at] |= seen[parent]
+        return seen
+
+
+class Texts(Protocol):
+    """Reads texts for rows of a memory."""
+
+    def __call__(self, rows: Sequence[int], trees: Sequence[Tree]) -> Tensor:
+        """For some rows a tree each -> states float[rows, Q, D] behind each token of it; the longest has Q."""
+
+
+def texts_of(model: UnifiedModel, memory: Memory) -> Texts:
+    """The quickest way to read texts. Both say the same, but for rounding."""
+    own = type(model).decode is UnifiedModel.decode
+    return (FoldedTexts if own and not model.training else PlainTexts)(model, memory)
+
+
+class PlainTexts:
+    """Every beginning of a text by itself, those of one length at a time."""
+
+    def __init__(self, model: UnifiedModel, memory: Memory):
+        self.model, self.memory = model, memory
+
+    def __call__(self, rows: Sequence[int], trees: Sequence[Tree]) -> Tensor:
+        states: dict[tuple[int, int], Tensor] = {}
+        device = self.memory.states.device
+        for place in range(1 + max(max(tree.places) for tree in trees)):
+            these = [
+                (n, at) for n, tree in enumerate(trees) for at in range(len(tree.tokens)) if tree.places[at] == place
+            ]
+            ids = torch.tensor([trees[n].text(at) for n, at in these], device=device)
+            memory = self.memory.select(torch.tensor([rows[n] for n, _ in these], device=device))
+            states.update(zip(these, self.model.decode(ids, memory)[:, -1]))
+        nothing = torch.zeros_like(states[0, 0])
+        size = max(len(tree.tokens) for tree in trees)
+        return torch.stack(
+            [torch.stack([states.get((n, at), nothing) for at in range(size)]) for n in range(len(trees))]
+        )
+
+
+class FoldedTexts:
+    """All tokens of a row's tree are queries side by side, over one copy of what the row remembers."""
+
+    def __init__(self, model: UnifiedModel, memory: Memory):
+        self.model, self.memory = model, memory
+        self.known = [layer.cross.keys_values(memory.states) for layer in model.decoder_layers]
+        self.hidden = None if bool(memory.valid.all()) else _hide(memory.valid)[:, None, None, :]
+        if model.untied:
+            self.memory_places = model.cross_bias.keys(memory.positions)
+
+    def __call__(self, rows: Sequence[int], trees: Sequence[Tree]) -> Tensor:
+        model, device = self.model, self.memory.states.device
+        size = max(len(tree.tokens) for tree in trees)
+        ids, places = torch.zeros(2, len(trees), size, dtype=torch.long)
+        for row, tree in enumerate(trees):
+            ids[row, : len(tree.tokens)] = torch.tensor(tree.tokens)
+            places[row, : len(tree.tokens)] = torch.tensor(tree.places)
+        ids, places = ids.to(device), places.to(device)
+        seen = torch.from_numpy(np.stack([tree.seen(size) for tree in trees])).to(device)
+        which = slice(None) if [*rows] == [*range(len(self.memory.valid))] else torch.tensor(rows, device=device)
+        self_bias, cross_bias = self._biases(seen, places, which)
+        x = model.target.embed(ids, places, None, model.words)
+        for layer, bias, (keys, values) in zip(model.decoder_layers, self_bias, self.known):
+            kept = LayerCache(memory=(keys[which], values[which]))
+            x = layer(x, self.memory.states, bias, cross_bias, kept)
+        return model.decoder_norm(x)
+
+    def _biases(self, seen: Tensor, places: Tensor, which: slice | Tensor) -> tuple[list[Tensor], Tensor | None]:
+        """As FoldedSteps has them: for each layer float[R, 1 or H, Q, Q], and float[R, 1 or H, Q or 1, S]."""
+        model, future = self.model, _hide(seen)[:, None]
+        hidden = None if self.hidden is None else self.hidden[which]
+        if not model.untied:
+            return [future] * len(self.known), hidden
+        positions, relations = model.target.places(int(places.max()) + 1, None)
+        among = model.decoder_bias(positions, positions)[0]
+        tables = [among + table(relations[0]).permute(2, 0, 1) for table in model.decoder_relations]
+        queries, keys = places[:, :, None], places[:, None, :]
+        self_bias = [table[:, queries, keys].transpose(0, 1) + future for table in tables]
+        cross_bias = model.cross_bias.queries(positions)[0][:, places].transpose(0, 1)
+        cross_bias = cross_bias @ self.memory_places[which].transpose(-1, -2)
+        return self_bias, cross_bias if hidden is None else cross_bias + hidden
 
 
 def _hide(visible: Tensor) -> Tensor:

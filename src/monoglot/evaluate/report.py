@@ -29,12 +29,14 @@ def evaluate_files(
     out: Path | None = None,
     limit: int | None = None,
     batch_size: int = 16,
+    precision: str = "auto",
 ) -> dict[str, list[Score]]:
     """Score a model on each file and print one table. Scores are given by file stem; where two share one, by <folder>.<stem>.
 
     Args:
         train: rows that the baselines of each file may learn from; empty for none.
         out: scores.json; all predictions are written beside it as <stem>.predictions.jsonl.
+        precision: as in `Predictor`.
 
     Raises:
         InputError: a file cannot be read, has no rows, or a row is wrong or lacks its answer; told before the model is loaded.
@@ -48,7 +50,7 @@ def evaluate_files(
     training: list[list[Sample]] = [list(read_rows(path, known_tasks=TASKS)) for path in train] or [[] for _ in data]
     for samples in (*sets, *training):
         need_answers(samples)
-    predictor = load(model)
+    predictor = load(model, precision=precision)
     console = Console(width=None if Console().is_terminal else 150)
     results: dict[str, list[Score]] = {}
     seconds: dict[str, float] = {}
@@ -119,6 +121,7 @@ def to_json(
         "name": predictor.model.config.name,
         "monoglot": __version__,
         "search": predictor.search.model_dump(exclude_unset=True),
+        "precision": predictor.precision[0],
         "scores": {stem: [score.to_json() for score in scores] for stem, scores in results.items()},
         "seconds": {stem: round(value, 1) for stem, value in seconds.items()},
     }

@@ -97,7 +97,7 @@ def export(
     samples = list(read_rows(data or SAMPLES, known_tasks=TASKS))
     if int8:
         need_answers(samples)
-    original = load(model, search=GREEDY)
+    original = load(model, search=GREEDY, precision="float32")
     samples, left_out = _readable(original, samples, strictly=data is not None)
     if not samples:
         wrong = "has no rows" if data is not None else "none of the bundled samples can be read by this model"

@@ -92,7 +92,7 @@ class Judge:
 
     def measure(self, model: str | Path | Predictor) -> list[Measured]:
         """One number for each file."""
-        predictor = model if isinstance(model, Predictor) else load(model)
+        predictor = model if isinstance(model, Predictor) else load(model, precision="float32")
         if self._cache is None:
             return [self._measured(file, samples, predictor) for file, samples in self.sets.items()]
         settings = predictor.model.config.model_dump(mode="json")["modalities"]

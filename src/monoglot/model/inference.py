@@ -16,19 +16,30 @@ from monoglot.model.lora import fold_lora
 from monoglot.model.unified import UnifiedModel
 
 
-def for_inference(model: UnifiedModel) -> UnifiedModel:
+def for_inference(model: UnifiedModel, base: UnifiedModel | None = None) -> UnifiedModel:
     """The same model for `eval` only: it says the same, but for rounding, and learns no more.
 
     Shares every tensor with `model`, except convolutions that have a norm behind them (with the published ResNet-101 170 MB,
     with nano's Lite0 13 MB) and layers with low-rank changes. Changes of `model` that come later may not show.
+    A model that runs by other means than its layers is returned as it is.
+
+    Args:
+        base: what this made of the model that `model` is an adapter of, if both are to answer: its encoders then serve
+            both, and low-rank changes stay beside layers that both have.
 
     >>> from monoglot.model.config import ModelConfig
     >>> model = UnifiedModel(ModelConfig(width=8, ffn=8, heads=2, encoder_layers=1, decoder_layers=1))
     >>> for_inference(model).words.weight is model.words.weight
     True
     """
-    fast = copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
-    fold_lora(fast)
+    if type(model).decode is not UnifiedModel.decode:
+        return model
+    shared: dict[int, object] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    if base is not None:
+        shared[id(model.encoders)] = base.encoders
+    fast = copy.deepcopy(model, shared)
+    if base is None:
+        fold_lora(fast)
     for parent in list(fast.modules()):
         for (_, conv), (name, norm) in pairwise(list(parent.named_children())):
             if isinstance(conv, (nn.Conv2d, nn.Conv3d)) and (

@@ -15,28 +15,6 @@ from torch import Tensor, nn
 from monoglot.model.config import ModelConfig
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`F.linear`; for a few inputs, a search's beams, and no gradients the other way round, W x: MKL is up to twice as fast then."""
-    outputs, inputs = weight.shape
-    few = 5 if outputs >= 16 * inputs else 3 if outputs >= inputs else 1  # measured (docs/log.md, 2026-11-26)
-    exported = torch.compiler.is_compiling() or torch.jit.is_tracing()  # a graph must do for any number of rows
-    if exported or torch.is_grad_enabled() or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
-        return F.linear(x, weight, bias)
-    rows = x.shape[:-1].numel()
-    if not 1 < rows <= few:
-        return F.linear(x, weight, bias)
-    columns = x.reshape(rows, inputs).t()
-    y = weight @ columns if bias is None else torch.addmm(bias[:, None], weight, columns)
-    return y.t().contiguous().view(*x.shape[:-1], outputs)
-
-
-class Linear(nn.Linear):
-    """A layer that computes by `linear`."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight, self.bias)
-
-
 class Attention(nn.Module):
     """Multi-head attention with a bias beside the content and a factor a head."""
 
@@ -44,9 +22,9 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = c.heads
         self.scale = (c.head_width * c.attention_scale) ** -0.5
-        self.q = Linear(c.width, c.width)
-        self.kv = Linear(c.width, 2 * c.width)
-        self.out = Linear(c.width, c.width)
+        self.q = nn.Linear(c.width, c.width)
+        self.kv = nn.Linear(c.width, 2 * c.width)
+        self.out = nn.Linear(c.width, c.width)
         self.head_scale = nn.Parameter(torch.ones(c.heads)) if c.scale_heads else None
 
     def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,9 +65,9 @@ class Branch(nn.Module):
 class FeedForward(nn.Module):
     def __init__(self, c: ModelConfig):
         super().__init__()
-        self.up = Linear(c.width, c.ffn)
+        self.up = nn.Linear(c.width, c.ffn)
         self.norm = nn.LayerNorm(c.ffn) if c.norm_ffn else nn.Identity()
-        self.down = Linear(c.ffn, c.width)
+        self.down = nn.Linear(c.ffn, c.width)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(self.norm(F.gelu(self.up(x))))

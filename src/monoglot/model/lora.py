@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from monoglot.model.layers import Linear
 from monoglot.model.unified import UnifiedModel
 
 LORA = ("lora_down", "lora_up")
@@ -35,11 +34,11 @@ class Lora(BaseModel):
     )
 
 
-class LoraLinear(Linear):
+class LoraLinear(nn.Linear):
     """A linear layer and its change; weight and bias are the layer's own, not copies."""
 
     def __init__(self, layer: nn.Linear, settings: Lora):
-        nn.Module.__init__(self)  # Linear would make weights
+        nn.Module.__init__(self)  # nn.Linear would make weights
         self.in_features, self.out_features = layer.in_features, layer.out_features
         self.weight, self.bias = layer.weight, layer.bias
         self.factor = settings.alpha / settings.rank
@@ -54,7 +53,7 @@ class LoraLinear(Linear):
 
     def folded(self) -> nn.Linear:
         """The plain layer that does the same; its weight is a new one."""
-        layer = Linear(1, 1, bias=False)
+        layer = nn.Linear(1, 1, bias=False)
         layer.in_features, layer.out_features, layer.bias = self.in_features, self.out_features, self.bias
         with torch.no_grad():
             layer.weight = nn.Parameter(self.weight + self.factor * (self.lora_up @ self.lora_down))
@@ -74,7 +73,7 @@ def add_lora(model: UnifiedModel, settings: Lora, *, seed: int = 0) -> None:
     """
     if lora_names(model):
         raise ValueError("the model has low-rank changes already; go on training those, or fold them first")
-    names = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
+    names = [name for name, part in model.named_modules() if type(part) is nn.Linear]
     for prefix in settings.layers:
         if not any(name.startswith(prefix) for name in names):
             raise ValueError(f"no linear layer's name starts with {prefix!r}")

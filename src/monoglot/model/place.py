@@ -188,22 +188,23 @@ class TargetPlace(nn.Module):
         Returns x float[B, T, D]; positions float[1 or B, start + T, D] of all places so far; relations int64[1 or B, start + T, start + T].
         The last two are None when positions are added. `code_rows` bool[B] marks rows that write image codes.
         """
-        x = self.embed(ids, start, code_rows, words)
-        return x, *(self.places(start + ids.shape[1], code_rows) if self.untied else (None, None))
+        end = start + ids.shape[1]
+        x = self.embed(ids, slice(start, end), code_rows, words)
+        return x, *(self.places(end, code_rows) if self.untied else (None, None))
 
     def longest(self, code_rows: Tensor | None) -> int:
         """Places that exist. A grid of codes has its own, one for each and one for bos."""
         return max(self.c.target_positions, len(self.code_cells) if self._writes_codes(code_rows) else 0)
 
-    def embed(self, ids: Tensor, start: int, code_rows: Tensor | None, words: nn.Embedding) -> Tensor:
-        """x as `forward` returns it."""
-        end = start + ids.shape[1]
+    def embed(self, ids: Tensor, places: slice | Tensor, code_rows: Tensor | None, words: nn.Embedding) -> Tensor:
+        """x as `forward` returns it; `places` of all rows, or int64[B, T] of each."""
+        end = places.stop if isinstance(places, slice) else int(places.max()) + 1
         if end > self.longest(code_rows):
             raise ValueError(
                 f"an answer of {end} tokens is longer than the {self.c.target_positions} that positions exist for"
             )
         x = words(ids)
-        embedded = self.word_norm(x if self.untied else x + self.text_positions.weight[start:end])
+        embedded = self.word_norm(x if self.untied else x + self.text_positions.weight[places])
         if code_rows is not None and self._writes_codes(code_rows):
             embedded = torch.where(code_rows[:, None, None], self.code_norm(x), embedded)
         return F.dropout(embedded, self.c.dropout, self.training)

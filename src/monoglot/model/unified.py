@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -20,7 +21,7 @@ from monoglot.data.collate import Batch, MediaBatch
 from monoglot.modalities import MODALITIES
 from monoglot.modalities.base import Encoder
 from monoglot.model.config import ModelConfig
-from monoglot.model.layers import Cache, DecoderLayer, EncoderLayer, LayerCache, Linear, linear
+from monoglot.model.layers import Cache, DecoderLayer, EncoderLayer, LayerCache
 from monoglot.model.place import Relations, SourcePlace, TargetPlace, start_positions
 
 
@@ -46,7 +47,7 @@ class PlaceBias(nn.Module):
     def __init__(self, c: ModelConfig):
         super().__init__()
         self.heads, self.scale = c.heads, (c.head_width * c.attention_scale) ** -0.5
-        self.q, self.k = Linear(c.width, c.width), Linear(c.width, c.width)
+        self.q, self.k = nn.Linear(c.width, c.width), nn.Linear(c.width, c.width)
 
     def queries(self, positions: Tensor) -> Tensor:
         return self.q(positions).unflatten(-1, (self.heads, -1)).transpose(1, 2) * self.scale
@@ -84,6 +85,8 @@ class UnifiedModel(nn.Module):
             self.decoder_relations = nn.ModuleList(
                 nn.Embedding(rows, c.heads, padding_idx=0) for _ in range(c.decoder_layers)
             )
+        self.projection: nn.Module | None = None
+        """For answers only: what computes all logits, packed, in the place of the word embedding (model/linears.py)."""
         for name, part in self.named_children():
             if name != "encoders":  # encoders of modalities bring their own start
                 part.apply(_init)
@@ -153,7 +156,9 @@ class UnifiedModel(nn.Module):
 
     def logits(self, states: Tensor, ids: Tensor | slice | None = None) -> Tensor:
         """float[..., D] -> float[..., V], or of the given ids only; the projection is the word embedding itself."""
-        return linear(states, self.words.weight if ids is None else self.words.weight[ids])
+        if ids is None and self.projection is not None:
+            return self.projection(states)
+        return F.linear(states, self.words.weight if ids is None else self.words.weight[ids])
 
     def _through(self, layer: Callable[[Tensor, int], Tensor], count: int, x: Tensor, *, once: bool = False) -> Tensor:
         """x through `layer(x, 0)`, `layer(x, 1)`, ...; `once`: they must not be computed again going back."""

@@ -32,6 +32,7 @@ from monoglot.decode.search import SearchSettings
 from monoglot.errors import InputError
 from monoglot.files import write_text
 from monoglot.model.features import open_cache
+from monoglot.model.linears import pick
 from monoglot.model.lora import fold_lora
 from monoglot.model.unified import UnifiedModel
 from monoglot.report.run import write_run_report
@@ -527,10 +528,7 @@ def precision(recipe: Recipe, device: torch.device) -> str:
     """What matrix products are computed in; bfloat16 is slower than float32 where there are no instructions for it."""
     if recipe.precision != "auto":
         return recipe.precision
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    can = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)  # private: another torch may not have it
-    return "bfloat16" if torch.backends.cpu.get_cpu_capability() == "AVX512" and can() else "float32"
+    return pick("auto", device)[0]
 
 
 def processor_name() -> str:

@@ -43,7 +43,7 @@ def conv_norm(x: Tensor, conv: nn.Conv2d | nn.Conv3d, norm: FrozenNorm | nn.Batc
         every = (slice(None), slice(None), *(slice(None, None, step) for step in stride))
         x, stride = x[every], (1,) * len(stride)
     run = F.conv3d if x.dim() == 5 else F.conv2d
-    return run(x, weight, shift, stride, conv.padding, conv.dilation, conv.groups)
+    return run(x.to(weight.dtype), weight, shift, stride, conv.padding, conv.dilation, conv.groups)
 
 
 def _with_norm(conv: nn.Conv2d | nn.Conv3d, norm: FrozenNorm | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
