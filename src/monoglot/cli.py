@@ -558,7 +558,7 @@ def bench(
         Optional[str],  # noqa: UP045
         typer.Option("--peers", help="Models of transformers to compare with, parted by commas; 'none'; else all."),
     ] = None,
-    precision: Annotated[str, typer.Option("--precision", help="Of products, as `predict` takes it.")] = "auto",
+    precision: Precision = None,
     repeat: Annotated[int, typer.Option("--repeat", min=1, help="Turns of each job that count, at most.")] = 7,
     seconds: Annotated[
         float, typer.Option("--seconds", min=0, help="Most time for a part; two turns run anyway.")
@@ -578,7 +578,7 @@ def bench(
     run(
         model,
         part or (),
-        precision=precision,
+        precision=_precision(precision),
         turns=repeat,
         seconds=seconds,
         peers=named,

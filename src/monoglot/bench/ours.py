@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +23,8 @@ from monoglot.decode.search import SearchSettings, beam_search
 from monoglot.decode.steps import PlainSteps, Steps, steps_of
 from monoglot.errors import InputError
 from monoglot.model.config import unival_base
+from monoglot.model.inference import for_inference
+from monoglot.model.linears import to_precision
 from monoglot.model.unified import Memory, UnifiedModel
 from monoglot.nouns import Media, Sample
 from monoglot.rng import stream
@@ -40,15 +40,6 @@ TOKENS = 16
 BEAM = 5
 
 Way = Callable[[UnifiedModel, Memory, int, Tensor | None], Steps]
-
-
-def picked(precision: str) -> str:
-    """The precision that `load` picks. Raises InputError when it is not one."""
-    if find_spec("monoglot.model.linears") is None:
-        return "float32"
-    from monoglot.model.linears import pick
-
-    return pick(precision)[0]
 
 
 @contextmanager
@@ -81,8 +72,7 @@ def predictor_of(folder: Path, *, fixed: bool, beam: int = BEAM, precision: str 
         fixed: answers have TOKENS tokens and eos, found with `beam` beams; else the lengths and beams of their tasks.
     """
     search = SearchSettings(beam=beam, max_length=TOKENS, min_length=TOKENS) if fixed else None
-    chosen: dict[str, Any] = {} if precision == "auto" else {"precision": precision}
-    predictor = load(folder, search=search, **chosen)
+    predictor = load(folder, search=search, precision=precision)
     predictor.keep_features(None)
     return predictor
 
@@ -143,10 +133,11 @@ class Writer:
         return stages.seconds | {"total": sum(stages.seconds.values())}
 
 
-def writers(folder: Path, predictor: Predictor, dtype: torch.dtype) -> dict[str, Writer]:
-    """Ours as it is loaded, and the plain way in the same precision of products."""
+def writers(folder: Path, precision: str, dtype: torch.dtype) -> dict[str, Writer]:
+    """Ours as a Predictor answers by it, and the plain way with all weights in `dtype`."""
+    fast = to_precision(for_inference(load_model(folder)[0]), precision)
     plain, _ = load_model(folder)
-    return {NAME: Writer(predictor.model, steps_of), "plain decoder": Writer(plain.to(dtype), plain_steps)}
+    return {NAME: Writer(fast, steps_of), "plain decoder": Writer(plain.to(dtype), plain_steps)}
 
 
 def captions(predictor: Predictor, rows: int) -> Batch:

@@ -44,6 +44,7 @@ from monoglot.bench.stages import ask, by_stage, pictures, questions
 from monoglot.decode.predict import Predictor, load
 from monoglot.errors import InputError
 from monoglot.files import read_json, write_json
+from monoglot.model.linears import pick
 from monoglot.nouns import Media, Sample
 from monoglot.registry import Registry
 
@@ -129,8 +130,9 @@ def bench(
         from monoglot.bench.figure import require as require_figure
 
         require_figure()
+    name_of_precision, _ = pick(precision)
     with ours.folder_of(model) as folder:
-        setup = Bench(model, folder, precision, turns, seconds, peers, console)
+        setup = Bench(model, folder, name_of_precision, turns, seconds, peers, console)
         results = _header(setup)
         if out is not None and out.exists():
             results["parts"] = _kept(out, results)
@@ -157,7 +159,7 @@ def _header(setup: Bench) -> dict[str, Any]:
         "name": setup.model if setup.fixed else predictor.model.config.name,
         "parameters": parameters(setup.folder),
         "weights": "random" if setup.fixed else "its own",
-        "precision": ours.picked(setup.precision),
+        "precision": setup.precision,
     }
     return {
         "format": FORMAT,
@@ -235,8 +237,7 @@ def start(setup: Bench) -> dict[str, Any]:
 
     run = [sys.executable, "-m", "monoglot"]
     commands = {"python alone": [sys.executable, "-c", "pass"], "monoglot --help": [*run, "--help"]}
-    common = ["--model", str(setup.folder), "--threads", str(torch.get_num_threads())]
-    common += [] if setup.precision == "auto" else ["--precision", setup.precision]
+    common = ["--model", str(setup.folder), "--threads", str(torch.get_num_threads()), "--precision", setup.precision]
     if setup.fixed:
         common += ["--beam", str(ours.BEAM), "--max-length", str(ours.TOKENS), "--min-length", str(ours.TOKENS)]
     for kind, sample in questions(load(setup.folder).model.config.modalities).items():
@@ -267,15 +268,14 @@ WHOLE = JOBS[0]
 
 def compare(setup: Bench) -> dict[str, Any]:
     predictor = setup.predictor()
-    precision = ours.picked(setup.precision)
-    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    dtype = torch.bfloat16 if setup.precision == "bfloat16" else torch.float32
     one, eight = ours.captions(predictor, 1), ours.captions(predictor, 8)
     jobs: dict[str, Callable[[], Seconds]] = {}
     about: dict[str, dict[str, Any]] = {}
     side = list(one.media["image"].items[0].shape[-2:])
-    for name, writer in ours.writers(setup.folder, predictor, dtype).items():
+    for name, writer in ours.writers(setup.folder, setup.precision, dtype).items():
         about[name] = {"parameters": parameters(setup.folder), "pixels": side[0], "places": one.source_ids.shape[1]}
-        about[name]["precision"] = precision if name == ours.NAME else str(dtype).removeprefix("torch.")
+        about[name]["precision"] = setup.precision if name == ours.NAME else str(dtype).removeprefix("torch.")
         runs = (
             lambda w=writer: w.by_part(one, beam=ours.BEAM),
             timed(lambda w=writer: w.write(one, beam=1)),
@@ -308,7 +308,7 @@ def compare(setup: Bench) -> dict[str, Any]:
         about[name]["ratio"] = {
             job: ratio(taken[f"{name}: {job}"], taken[f"{ours.NAME}: {job}"]).to_json() for job in JOBS
         }
-    here = least[precision]["total_seconds"]
+    here = least[setup.precision]["total_seconds"]
     over = [seconds["total"] / here for seconds in taken[f"{ours.NAME}: {WHOLE}"]]
     return {
         "answers": f"{ours.TOKENS} tokens and eos (peers: {ours.TOKENS} tokens), pictures of noise, prepared before",

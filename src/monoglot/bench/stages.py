@@ -14,6 +14,7 @@ from monoglot.bench.measure import Clock, Seconds, Stages
 from monoglot.data.rows import read_rows
 from monoglot.decode.predict import Predictor
 from monoglot.modalities import audio, image, video
+from monoglot.model.unified import UnifiedModel
 from monoglot.nouns import Sample
 from monoglot.store import BUNDLED
 
@@ -63,8 +64,8 @@ def by_stage(predictor: Predictor, sample: Sample, clock: Clock = time.perf_coun
         *READERS,
         (predictor, "_example", "prepare"),
         (predictor.preparer, "collate", "prepare"),
-        (predictor.model, "encode_media", "media"),
-        (predictor.model, "encode", "encode"),
+        (UnifiedModel, "encode_media", "media"),  # of whichever model it answers by
+        (UnifiedModel, "encode", "encode"),
     )
     with stages.watching(watched), stages("decode"):
         ask(predictor, sample)
