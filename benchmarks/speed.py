@@ -30,7 +30,7 @@ def block(results: Sequence[Mapping[str, Any]]) -> str:
         lines += ["", f"### {found['model']['name']}", "", f"{facts(found)}."]
         for name, part in found["parts"].items():
             told = f"`{part['command']}`, {part['date']}, load {part['load_before']} when it began"
-            for grid in grids({**found, "parts": {name: part}}):
+            for grid in grids({name: part}):
                 lines += ["", markdown(grid)]
             lines += ["", f"({told})"]
     return "\n".join([*lines, "", "<!-- /speed -->"])

@@ -51,6 +51,9 @@ class Rates:
     bytes: float
     """A second, reading as much as a step of the decoder reads, again and again."""
 
+    def or_better(self, other: Rates) -> Rates:
+        return Rates(max(self.operations, other.operations), max(self.bytes, other.bytes))
+
     def seconds(self, work: Work) -> float:
         """
         >>> Rates(operations=100.0, bytes=10.0).seconds(Work(operations=200.0, bytes=30.0))

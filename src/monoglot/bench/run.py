@@ -11,11 +11,13 @@ compare  captions of TOKENS tokens: ours, the plain decoder, peers, in turns; an
 from __future__ import annotations
 
 import os
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,27 +26,31 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from monoglot.bench import figure as pictured
 from monoglot.bench import ours
 from monoglot.bench.limit import (
     BYTES,
     PARTS,
     Asked,
     Rates,
+    Work,
     measure_rates,
     media_of,
     media_work,
     step_weights,
+    transformer_work,
     weight_bytes,
 )
-from monoglot.bench.limit import transformer_work as work_of
 from monoglot.bench.measure import Seconds, Spread, fresh_process, machine, ratio, spreads, take_turns, timed, versions
-from monoglot.bench.peers import PEERS, Running
-from monoglot.bench.show import show
+from monoglot.bench.peers import PEERS, Running, require
+from monoglot.bench.show import facts, show
 from monoglot.bench.stages import ask, by_stage, pictures, questions
+from monoglot.data.collate import Batch
 from monoglot.decode.predict import Predictor, load
 from monoglot.errors import InputError
 from monoglot.files import read_json, write_json
 from monoglot.model.linears import pick
+from monoglot.model.unified import UnifiedModel
 from monoglot.nouns import Media, Sample
 from monoglot.registry import Registry
 
@@ -72,13 +78,19 @@ class Bench:
         """Random weights never end an answer: all answers are of TOKENS tokens."""
         return self.model == ours.BASE
 
+    @cached_property
+    def parameters(self) -> int:
+        """How many numbers the model has learned; those that are shared count once."""
+        return sum(parameter.numel() for parameter in ours.load_model(self.folder)[0].parameters())
+
     def predictor(self, beam: int = ours.BEAM) -> Predictor:
         return ours.predictor_of(self.folder, fixed=self.fixed, beam=beam, precision=self.precision)
 
     def take_turns(self, what: str, jobs: dict[str, Callable[[], Seconds]]) -> dict[str, list[Seconds]]:
         """`measure.take_turns` with a bar."""
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=self.console, transient=True) as bar:
+        seen = self.console.is_terminal
+        with Progress(*columns, console=self.console, transient=True, disable=not seen) as bar:
             task = bar.add_task(what, total=len(jobs) * (self.turns + 1))
 
             def after_each(name: str) -> None:
@@ -120,35 +132,32 @@ def bench(
     """
     console = console or Console()
     chosen = list(dict.fromkeys(parts)) or list(RUN)
-    for name in (*chosen, *(peers or ())):
-        (PEERS if name in (peers or ()) else RUN)[name]  # a wrong name is told before anything is measured
+    for name in chosen:
+        RUN[name]  # a wrong name is told before anything is measured
+    for name in peers or ():
+        PEERS[name]
     if peers:
-        from monoglot.bench.peers import require
-
         require()
     if figure is not None:
-        from monoglot.bench.figure import require as require_figure
-
-        require_figure()
+        pictured.require()
     name_of_precision, _ = pick(precision)
     with ours.folder_of(model) as folder:
         setup = Bench(model, folder, name_of_precision, turns, seconds, peers, console)
         results = _header(setup)
         if out is not None and out.exists():
             results["parts"] = _kept(out, results)
+        console.print(facts(results), highlight=False)
         for name in chosen:
             began, load_before = time.perf_counter(), os.getloadavg()[0]
             found = RUN[name](setup)
-            facts = {"command": command, "date": date.today().isoformat()}
-            facts |= {"load_before": round(load_before, 2), "took_seconds": round(time.perf_counter() - began, 1)}
-            results["parts"][name] = facts | found
+            told = {"command": command, "date": date.today().isoformat()}
+            told |= {"load_before": round(load_before, 2), "took_seconds": round(time.perf_counter() - began, 1)}
+            results["parts"][name] = told | found
             if out is not None:
                 write_json(out, results)
-    show({**results, "parts": {name: results["parts"][name] for name in chosen}}, console)
+            show({name: results["parts"][name]}, console)
     if figure is not None:
-        from monoglot.bench.figure import draw
-
-        draw([results], figure)
+        pictured.draw([results], figure)
     return results
 
 
@@ -157,7 +166,7 @@ def _header(setup: Bench) -> dict[str, Any]:
     predictor = setup.predictor()
     model = {
         "name": setup.model if setup.fixed else predictor.model.config.name,
-        "parameters": parameters(setup.folder),
+        "parameters": setup.parameters,
         "weights": "random" if setup.fixed else "its own",
         "precision": setup.precision,
     }
@@ -179,12 +188,6 @@ def _kept(out: Path, results: dict[str, Any]) -> dict[str, Any]:
             wrong = f"holds results of {found}, and these are of {results[name]}"
             raise InputError.at(out, name, wrong, "give another --out, or remove the file")
     return dict(before["parts"])
-
-
-def parameters(folder: Path) -> int:
-    """How many numbers a model has learned; those that are shared count once."""
-    model, _ = ours.load_model(folder)
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
@@ -233,8 +236,6 @@ def batches(setup: Bench) -> dict[str, Any]:
 
 
 def start(setup: Bench) -> dict[str, Any]:
-    import sys
-
     run = [sys.executable, "-m", "monoglot"]
     commands = {"python alone": [sys.executable, "-c", "pass"], "monoglot --help": [*run, "--help"]}
     common = ["--model", str(setup.folder), "--threads", str(torch.get_num_threads()), "--precision", setup.precision]
@@ -274,7 +275,7 @@ def compare(setup: Bench) -> dict[str, Any]:
     about: dict[str, dict[str, Any]] = {}
     side = list(one.media["image"].items[0].shape[-2:])
     for name, writer in ours.writers(setup.folder, setup.precision, dtype).items():
-        about[name] = {"parameters": parameters(setup.folder), "pixels": side[0], "places": one.source_ids.shape[1]}
+        about[name] = {"parameters": setup.parameters, "pixels": side[0], "places": one.source_ids.shape[1]}
         about[name]["precision"] = setup.precision if name == ours.NAME else str(dtype).removeprefix("torch.")
         runs = (
             lambda w=writer: w.by_part(one, beam=ours.BEAM),
@@ -296,9 +297,10 @@ def compare(setup: Bench) -> dict[str, Any]:
         )
         jobs |= {f"{name}: {job}": run for job, run in zip(JOBS, runs)}
 
-    before = limits(setup, one)
+    model, _ = ours.load_model(setup.folder)
+    before = rates_of(setup, model)
     taken = setup.take_turns("compare", jobs)
-    least = {name: _better(limit, after) for (name, limit), after in zip(before.items(), limits(setup, one).values())}
+    least = limits(model, one, {name: rates.or_better(before[name]) for name, rates in rates_of(setup, model).items()})
     for name in about:
         whole, encoder = taken[f"{name}: {WHOLE}"], taken[f"{name}: encoder"]
         for seconds, alone in zip(whole, encoder):
@@ -318,33 +320,35 @@ def compare(setup: Bench) -> dict[str, Any]:
     }
 
 
-def limits(setup: Bench, batch: Any) -> dict[str, dict[str, Any]]:
-    """The least seconds of each part of a caption with BEAM beams, in each precision that products can be had in."""
-    model, _ = ours.load_model(setup.folder)
-    asked = Asked(batch.source_ids.shape[1], tuple(media_of(batch, model)), ours.TOKENS + 1, len(batch), ours.BEAM)
-    found: dict[str, dict[str, Any]] = {}
-    for precision, size in BYTES.items():
-        weight = weight_bytes(model, precision)
-        work = {"media": media_work(model, batch, size)} | work_of(model.config, asked, size, weight)
-        rates: Rates | None = None
+def rates_of(setup: Bench, model: UnifiedModel) -> dict[str, Rates]:
+    """What the machine reaches in each precision that products can be had in."""
+    found: dict[str, Rates] = {}
+    for precision in BYTES:
         with suppress(RuntimeError):  # no such products here
-            rates = measure_rates(precision, weight * step_weights(model.config), seconds=min(2.0, setup.seconds / 100))
-        if rates is None:
-            continue
-        found[precision] = {
-            "operations_a_second": rates.operations,
-            "bytes_a_second": rates.bytes,
-            "bytes_a_weight": weight,
-            "work": {part: {"operations": work[part].operations, "bytes": work[part].bytes} for part in PARTS},
-            "seconds": {part: round(rates.seconds(work[part]), 6) for part in PARTS},
-            "total_seconds": round(sum(rates.seconds(work[part]) for part in PARTS), 6),
-        }
+            step_bytes = weight_bytes(model, precision) * step_weights(model.config)
+            found[precision] = measure_rates(precision, step_bytes, seconds=min(2.0, setup.seconds / 100))
     return found
 
 
-def _better(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """The limit of the quicker measurement."""
-    return min(one, other, key=lambda limit: limit["total_seconds"])
+def limits(model: UnifiedModel, batch: Batch, rates: Mapping[str, Rates]) -> dict[str, dict[str, Any]]:
+    """The least seconds of each part of a caption with BEAM beams, in each precision."""
+    asked = Asked(batch.source_ids.shape[1], tuple(media_of(batch, model)), ours.TOKENS + 1, len(batch), ours.BEAM)
+    encoders = media_work(model, batch, 1)
+    found: dict[str, dict[str, Any]] = {}
+    for precision, rate in rates.items():
+        size, weight = BYTES[precision], weight_bytes(model, precision)
+        work = {"media": Work(encoders.operations, size * encoders.bytes)}
+        work |= transformer_work(model.config, asked, size, weight)
+        seconds = {part: rate.seconds(work[part]) for part in PARTS}
+        found[precision] = {
+            "operations_a_second": rate.operations,
+            "bytes_a_second": rate.bytes,
+            "bytes_a_weight": weight,
+            "work": {part: {"operations": work[part].operations, "bytes": work[part].bytes} for part in PARTS},
+            "seconds": {part: round(value, 6) for part, value in seconds.items()},
+            "total_seconds": round(sum(seconds.values()), 6),
+        }
+    return found
 
 
 def _peers(setup: Bench) -> Sequence[str]:

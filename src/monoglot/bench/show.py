@@ -48,10 +48,10 @@ def times(spread: Mapping[str, float]) -> str:
     return f"{spread['median']:.2f}x ({spread['low']:.2f} to {spread['high']:.2f})"
 
 
-def grids(results: Mapping[str, Any]) -> list[Grid]:
-    """A table or two of each part that is there."""
+def grids(parts: Mapping[str, Any]) -> list[Grid]:
+    """A table or two of each part, by its name."""
     make = {"stages": _stages, "batches": _batches, "start": _start, "compare": _compare}
-    return [grid for name, part in results["parts"].items() for grid in make[name](part)]
+    return [grid for name, part in parts.items() for grid in make[name](part)]
 
 
 def facts(results: Mapping[str, Any]) -> str:
@@ -64,9 +64,8 @@ def facts(results: Mapping[str, Any]) -> str:
     )
 
 
-def show(results: Mapping[str, Any], console: Console) -> None:
-    console.print(facts(results), highlight=False)
-    for grid in grids(results):
+def show(parts: Mapping[str, Any], console: Console) -> None:
+    for grid in grids(parts):
         table = Table(title=grid.title, title_justify="left", title_style="bold", caption=grid.note or None, box=None)
         table.caption_justify, table.pad_edge = "left", False
         for index, column in enumerate(grid.columns):
