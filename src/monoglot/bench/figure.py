@@ -10,13 +10,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from monoglot.bench.show import shown
 from monoglot.bench.stages import STAGES
 from monoglot.errors import InputError
 from monoglot.files import atomic_path
 
 ENCODE, DECODE = "#4a7fd6", "#d1702a"
 COLOURS = {"read": "#9aa3af", "prepare": "#c9b458", "media": "#2c5aa8", "encode": ENCODE, "decode": DECODE}
-NAMES = {"media": "media encoder", "encode": "transformer encoder"}
+COLOURS |= {"encoding": ENCODE, "decoding": DECODE}
+NAMES = {"media": "media encoder", "encode": "transformer encoder", "encoding": "both encoders", "decoding": "decode"}
 Bars = list[tuple[str, dict[str, float], tuple[float, float] | None]]
 """Label, milliseconds of each stage, quartiles of their sum."""
 
@@ -53,13 +55,13 @@ def compared(results: Mapping[str, Any]) -> Bars:
     bars: Bars = [
         (
             "limit of this machine",
-            _ms(encode=least["media"] + least["encode"], decode=least["cross"] + least["steps"]),
+            _ms(encoding=least["media"] + least["encode"], decoding=least["cross"] + least["steps"]),
             None,
         )
     ]
     for name, system in part["systems"].items():
         took = system["seconds"][whole]
-        stages = _ms(encode=took["all_encoding"]["median"], decode=took["all_decoding"]["median"])
+        stages = _ms(encoding=took["all_encoding"]["median"], decoding=took["all_decoding"]["median"])
         bars.append(
             (f"{name} ({system['parameters'] / 1e6:.0f} M, {system['pixels']} px)", stages, _span(took["total"]))
         )
@@ -76,7 +78,7 @@ def staged(results: Mapping[str, Any]) -> Bars:
 
 def _title(results: Mapping[str, Any], what: str) -> str:
     model, machine = results["model"], results["machine"]
-    return f"{model['name']}: {what}, {model['precision']}, {machine['threads']} threads"
+    return f"{model['name']}: {what} ({model['precision']}, threads: {machine['threads']})"
 
 
 def _ms(**seconds: float) -> dict[str, float]:
@@ -99,7 +101,7 @@ def _panel(axes: Any, title: str, bars: Bars) -> None:
         if span is not None:
             axes.plot(span, [place, place], color="black", linewidth=1.2)
             end = max(end, span[1])
-        axes.text(end + 0.012 * longest, place, f"{sum(bars[place][1].values()):.3g}", va="center", fontsize=8)
+        axes.text(end + 0.012 * longest, place, shown(sum(bars[place][1].values()) / 1000), va="center", fontsize=8)
     axes.set_yticks(places, [label for label, _, _ in bars], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.13 * longest)
@@ -107,4 +109,5 @@ def _panel(axes: Any, title: str, bars: Bars) -> None:
     axes.tick_params(axis="x", labelsize=8)
     axes.set_title(title, fontsize=9, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=7, loc="lower right", framealpha=0.9)
+    place = {"loc": "lower right", "bbox_to_anchor": (1.0, 0.98), "ncols": len(bars[0][1])}
+    axes.legend(fontsize=7, frameon=False, handlelength=1, columnspacing=1, **place)

@@ -24,6 +24,12 @@ class Grid(NamedTuple):
     note: str = ""
 
 
+def shown(seconds: float) -> str:
+    """Milliseconds, in three digits or what comes before the point."""
+    ms = 1000 * seconds
+    return f"{ms:.0f}" if ms >= 99.95 else f"{ms:.1f}" if ms >= 9.995 else f"{ms:.2f}"
+
+
 def milliseconds(spread: Mapping[str, float], *, quartiles: bool = True) -> str:
     """
     >>> milliseconds({"median": 0.0421, "low": 0.0419, "high": 0.0502, "turns": 7})
@@ -31,11 +37,6 @@ def milliseconds(spread: Mapping[str, float], *, quartiles: bool = True) -> str:
     >>> milliseconds({"median": 1.5303, "low": 1.5, "high": 1.61, "turns": 7}, quartiles=False)
     '1530'
     """
-
-    def shown(seconds: float) -> str:
-        ms = 1000 * seconds
-        return f"{ms:.0f}" if ms >= 99.95 else f"{ms:.1f}" if ms >= 9.995 else f"{ms:.2f}"
-
     middle = shown(spread["median"])
     return f"{middle} ({shown(spread['low'])} to {shown(spread['high'])})" if quartiles else middle
 
@@ -151,10 +152,10 @@ def _compare(part: Mapping[str, Any]) -> list[Grid]:
     lines = []
     for name, stages in measured.items():
         seconds = sum(took[stage]["median"] for stage in stages)
-        lines.append((names[name], _ms(seconds), _ms(limit[name]), f"{seconds / limit[name]:.2f}x"))
+        lines.append((names[name], shown(seconds), shown(limit[name]), f"{seconds / limit[name]:.2f}x"))
     over = part["over_limit"]
-    lines.append(("in all", _ms(took["total"]["median"]), _ms(least["total_seconds"]), times(over)))
-    detail = ", ".join(f"{stage} {_ms(took[stage]['median'])}" for stage in rest)
+    lines.append(("in all", shown(took["total"]["median"]), shown(least["total_seconds"]), times(over)))
+    detail = ", ".join(f"{stage} {shown(took[stage]['median'])}" for stage in rest)
     columns = (f"one caption, {whole}", "measured, ms", "least, ms", "ratio")
     grids.append(Grid(f"Against this machine's limit ({ours['precision']})", columns, lines, f"Decoder: {detail} ms."))
 
@@ -163,15 +164,11 @@ def _compare(part: Mapping[str, Any]) -> list[Grid]:
             precision,
             f"{found['operations_a_second'] / 1e9:.0f}",
             f"{found['bytes_a_second'] / 1e9:.1f}",
-            *(_ms(found["seconds"][part]) for part in PARTS),
-            _ms(found["total_seconds"]),
+            *(shown(found["seconds"][part]) for part in PARTS),
+            shown(found["total_seconds"]),
         )
         for precision, found in part["limit"].items()
     ]
     columns = ("precision", "GFLOP/s", "GB/s", "media", "encode", "keys, values", "steps", "in all, ms")
     grids.append(Grid(f"The least for one caption, {whole}, by precision", columns, lines))
     return grids
-
-
-def _ms(seconds: float) -> str:
-    return milliseconds({"median": seconds}, quartiles=False)
