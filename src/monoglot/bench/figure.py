@@ -107,7 +107,7 @@ def _panel(axes: Any, title: str, bars: Bars) -> None:
     axes.set_xlim(0, 1.13 * longest)
     axes.set_xlabel("milliseconds (median; black: quartiles of the sum)", fontsize=8)
     axes.tick_params(axis="x", labelsize=8)
-    axes.set_title(title, fontsize=9, loc="left")
+    axes.set_title(title, fontsize=9, loc="left", x=-0.3)  # over the labels, beside the legend
     axes.spines[["top", "right"]].set_visible(False)
     place = {"loc": "lower right", "bbox_to_anchor": (1.0, 0.98), "ncols": len(bars[0][1])}
     axes.legend(fontsize=7, frameon=False, handlelength=1, columnspacing=1, **place)
