@@ -22,7 +22,7 @@ from monoglot.decode.predict import Predictor, load
 from monoglot.decode.search import SearchSettings, beam_search
 from monoglot.decode.steps import PlainSteps, Steps, steps_of
 from monoglot.errors import InputError
-from monoglot.model.config import unival_base
+from monoglot.model.config import ModelConfig, unival_base
 from monoglot.model.inference import for_inference
 from monoglot.model.linears import to_precision
 from monoglot.model.unified import Memory, UnifiedModel
@@ -35,6 +35,8 @@ NAME = "monoglot"
 """How ours is called beside others."""
 BASE = "base"
 """The name that stands for the published configuration with random weights."""
+SIDE = 384
+"""Pixels of a side of its pictures, as in the first stages of its pretraining."""
 TOKENS = 16
 """That one answer has, beside eos, where models are compared."""
 BEAM = 5
@@ -55,7 +57,9 @@ def folder_of(model: str) -> Iterator[Path]:
             raise InputError.at(model, "model", "no such folder and no such name", f"give one of: {known}")
         yield folder
         return
-    config = unival_base()
+    settings = unival_base().model_dump(mode="json")
+    settings["modalities"]["image"]["size"] = SIDE
+    config = ModelConfig.model_validate(settings)
     torch.manual_seed(0)
     drawn = UnifiedModel(config)
     words = Tokenizer.load(BUNDLED / "nano" / "tokenizer.json", config.vocabulary)
