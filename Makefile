@@ -17,8 +17,9 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.demo
-	$(BIN)/python benchmarks/latency.py
+bench: $(VENV)/.bench
+	$(BIN)/monoglot bench --model nano
+	$(BIN)/monoglot bench --model base --part compare
 
 parity: $(VENV)/.dev
 	$(BIN)/python benchmarks/parity.py
@@ -38,6 +39,10 @@ $(VENV)/bin/python:
 
 $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) -e ".[report]"
+	@touch $@
+
+$(VENV)/.bench: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) -e ".[report,bench]"
 	@touch $@
 
 $(VENV)/.packs: pyproject.toml constraints.txt | $(VENV)/bin/python

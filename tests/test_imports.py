@@ -30,6 +30,7 @@ LEVELS = [
     {"train"},
     {"adapt"},
     {"merge"},
+    {"bench"},
     {"explain"},
     {"demo", "cli", "serve", "web", "__main__"},
 ]
@@ -52,7 +53,19 @@ def test_importing_monoglot_brings_no_torch():
 
 @pytest.mark.parametrize(
     "verb",
-    [[], ["predict"], ["train"], ["adapt"], ["fewshot"], ["transfer"], ["compare"], ["merge"], ["export"], ["data"]],
+    [
+        [],
+        ["predict"],
+        ["train"],
+        ["adapt"],
+        ["fewshot"],
+        ["transfer"],
+        ["compare"],
+        ["merge"],
+        ["export"],
+        ["bench"],
+        ["data"],
+    ],
 )
 def test_help_brings_no_torch(verb):
     arguments = [*verb, "--help"]

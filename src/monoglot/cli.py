@@ -560,6 +560,49 @@ def export(
     run(model, out, data=data, int8=int8, force=force, command=_command())
 
 
+@app.command()
+def bench(
+    model: Annotated[
+        str, typer.Option("--model", help="nano, a model folder, or base: the published sizes with random weights.")
+    ] = "nano",
+    part: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--part", help="stages, batches, start, compare; several times; all unless given."),
+    ] = None,
+    peers: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--peers", help="Models of transformers to compare with, parted by commas; 'none'; else all."),
+    ] = None,
+    precision: Precision = None,
+    repeat: Annotated[int, typer.Option("--repeat", min=1, help="Turns of each job that count, at most.")] = 7,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=0, help="Most time for a part; two turns run anyway.")
+    ] = 300,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--out", help="Where results go (JSON); parts that it has of the same model and settings stay."),
+    ] = None,
+    figure: Annotated[Optional[Path], typer.Option("--figure", help="Draw them (PNG).")] = None,  # noqa: UP045
+    threads: Threads = None,
+) -> None:
+    """Measure how long answers take here, stage by stage, beside the plain decoder, other models, and the machine's limit."""
+    from monoglot.bench.run import bench as run
+
+    _threads(threads)
+    named = None if peers is None else [] if peers == "none" else [name.strip() for name in peers.split(",")]
+    run(
+        model,
+        part or (),
+        precision=_precision(precision),
+        turns=repeat,
+        seconds=seconds,
+        peers=named,
+        out=out,
+        figure=figure,
+        command=_command(),
+    )
+
+
 @app.command("import")
 def import_(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of UnIVAL, OFA or BART-base.")],
