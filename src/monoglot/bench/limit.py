@@ -189,4 +189,6 @@ def _best(run: Callable[[], object], seconds: float) -> float:
 
 def media_of(batch: Batch, model: UnifiedModel) -> Sequence[tuple[int, int]]:
     """(tokens, channels) of each media item of a batch."""
-    return [(grid.length, model.encoders[name].channels) for name, media in batch.media.items() for grid in media.grids]
+    return [
+        (grid.length, int(model.encoders[name].channels)) for name, media in batch.media.items() for grid in media.grids
+    ]
