@@ -109,5 +109,5 @@ def _panel(axes: Any, title: str, bars: Bars) -> None:
     axes.tick_params(axis="x", labelsize=8)
     axes.set_title(title, fontsize=9, loc="left", x=-0.3)  # over the labels, beside the legend
     axes.spines[["top", "right"]].set_visible(False)
-    place = {"loc": "lower right", "bbox_to_anchor": (1.0, 0.98), "ncols": len(bars[0][1])}
-    axes.legend(fontsize=7, frameon=False, handlelength=1, columnspacing=1, **place)
+    above: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.0, 0.98), "ncols": len(bars[0][1])}
+    axes.legend(fontsize=7, frameon=False, handlelength=1, columnspacing=1, **above)

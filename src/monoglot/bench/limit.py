@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from monoglot.data.collate import Batch
+from monoglot.modalities.base import Encoder
 from monoglot.model.config import ModelConfig
 from monoglot.model.unified import UnifiedModel
 
@@ -189,4 +191,8 @@ def _best(run: Callable[[], object], seconds: float) -> float:
 
 def media_of(batch: Batch, model: UnifiedModel) -> Sequence[tuple[int, int]]:
     """(tokens, channels) of each media item of a batch."""
-    return [(grid.length, model.encoders[name].channels) for name, media in batch.media.items() for grid in media.grids]
+    return [
+        (grid.length, cast("Encoder", model.encoders[name]).channels)
+        for name, media in batch.media.items()
+        for grid in media.grids
+    ]

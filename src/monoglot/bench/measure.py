@@ -43,7 +43,8 @@ class Spread:
         >>> Spread.of([0.25])
         Spread(median=0.25, low=0.25, high=0.25, turns=1)
         """
-        low, middle, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+        known = values if len(values) > 1 else [values[0], values[0]]
+        low, middle, high = statistics.quantiles(known, n=4, method="inclusive")
         return cls(middle, low, high, len(values))
 
     def to_json(self) -> dict[str, float]:

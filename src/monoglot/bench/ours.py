@@ -63,10 +63,10 @@ def folder_of(model: str) -> Iterator[Path]:
     torch.manual_seed(0)
     drawn = UnifiedModel(config)
     words = Tokenizer.load(BUNDLED / "nano" / "tokenizer.json", config.vocabulary)
-    with TemporaryDirectory(prefix="monoglot-bench-") as folder:
-        save_model(Path(folder), drawn, words)
+    with TemporaryDirectory(prefix="monoglot-bench-") as drawn_to:
+        save_model(Path(drawn_to), drawn, words)
         del drawn
-        yield Path(folder)
+        yield Path(drawn_to)
 
 
 def predictor_of(folder: Path, *, fixed: bool, beam: int = BEAM, precision: str = "auto") -> Predictor:

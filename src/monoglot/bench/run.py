@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -150,7 +150,7 @@ def bench(
         for name in chosen:
             began, load_before = time.perf_counter(), os.getloadavg()[0]
             found = RUN[name](setup)
-            told = {"command": command, "date": date.today().isoformat()}
+            told: dict[str, Any] = {"command": command, "date": date.today().isoformat()}
             told |= {"load_before": round(load_before, 2), "took_seconds": round(time.perf_counter() - began, 1)}
             results["parts"][name] = told | found
             if out is not None:
@@ -197,7 +197,7 @@ def stages(setup: Bench) -> dict[str, Any]:
     predictor = setup.predictor()
     asked = questions(predictor.model.config.modalities)
     jobs: dict[str, Callable[[], Seconds]] = {
-        kind: (lambda sample=sample: by_stage(predictor, sample)) for kind, sample in asked.items()
+        kind: partial(by_stage, predictor, sample) for kind, sample in asked.items()
     }
     taken = setup.take_turns("stages", jobs)
     return {
@@ -220,7 +220,7 @@ def batches(setup: Bench) -> dict[str, Any]:
             if prediction.error:
                 raise InputError.at(setup.model, "model", prediction.error, "give a model that reads pictures")
 
-    jobs = {str(size): timed(lambda size=size: answer(size)) for size in BATCHES}
+    jobs = {str(size): timed(partial(answer, size)) for size in BATCHES}
     taken = setup.take_turns("batches", jobs)
     return {
         "answers": _answers(setup, 1),
@@ -253,7 +253,7 @@ def start(setup: Bench) -> dict[str, Any]:
         most[name] = max(most[name], held)
         return {"total": taken}
 
-    taken = setup.take_turns("start", {name: (lambda name=name: job(name)) for name in commands})
+    taken = setup.take_turns("start", {name: partial(job, name) for name in commands})
     return {
         "answers": _answers(setup, ours.BEAM),
         "processes": {
@@ -277,11 +277,11 @@ def compare(setup: Bench) -> dict[str, Any]:
     for name, writer in ours.writers(setup.folder, setup.precision, dtype).items():
         about[name] = {"parameters": setup.parameters, "pixels": side[0], "places": one.source_ids.shape[1]}
         about[name]["precision"] = setup.precision if name == ours.NAME else str(dtype).removeprefix("torch.")
-        runs = (
-            lambda w=writer: w.by_part(one, beam=ours.BEAM),
-            timed(lambda w=writer: w.write(one, beam=1)),
-            timed(lambda w=writer: w.encode(one)),
-            timed(lambda w=writer: w.write(eight, beam=1)),
+        runs: tuple[Callable[[], Seconds], ...] = (
+            partial(writer.by_part, one, beam=ours.BEAM),
+            timed(partial(writer.write, one, beam=1)),
+            timed(partial(writer.encode, one)),
+            timed(partial(writer.write, eight, beam=1)),
         )
         jobs |= {f"{name}: {job}": run for job, run in zip(JOBS, runs)}
     for name in _peers(setup):
@@ -290,10 +290,10 @@ def compare(setup: Bench) -> dict[str, Any]:
         about[name]["precision"] = str(dtype).removeprefix("torch.")
         single, several = peer.pictures(1), peer.pictures(8)
         runs = (
-            timed(lambda p=peer, x=single: p.write(x, beam=ours.BEAM, tokens=ours.TOKENS)),
-            timed(lambda p=peer, x=single: p.write(x, beam=1, tokens=ours.TOKENS)),
-            timed(lambda p=peer, x=single: p.encode(x)),
-            timed(lambda p=peer, x=several: p.write(x, beam=1, tokens=ours.TOKENS)),
+            timed(partial(peer.write, single, beam=ours.BEAM, tokens=ours.TOKENS)),
+            timed(partial(peer.write, single, beam=1, tokens=ours.TOKENS)),
+            timed(partial(peer.encode, single)),
+            timed(partial(peer.write, several, beam=1, tokens=ours.TOKENS)),
         )
         jobs |= {f"{name}: {job}": run for job, run in zip(JOBS, runs)}
 

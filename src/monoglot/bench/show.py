@@ -123,7 +123,7 @@ def _start(part: Mapping[str, Any]) -> list[Grid]:
 
 def _compare(part: Mapping[str, Any]) -> list[Grid]:
     jobs = next(iter(part["systems"].values()))["seconds"]
-    lines = []
+    lines: list[tuple[str, ...]] = []
     for name, system in part["systems"].items():
         about = f"{name} ({system['parameters'] / 1e6:.0f} M, {system['pixels']} px, {system['precision']})"
         cells = []
@@ -156,7 +156,7 @@ def _compare(part: Mapping[str, Any]) -> list[Grid]:
     over = part["over_limit"]
     lines.append(("in all", shown(took["total"]["median"]), shown(least["total_seconds"]), times(over)))
     detail = ", ".join(f"{stage} {shown(took[stage]['median'])}" for stage in rest)
-    columns = (f"one caption, {whole}", "measured, ms", "least, ms", "ratio")
+    columns: tuple[str, ...] = (f"one caption, {whole}", "measured, ms", "least, ms", "ratio")
     grids.append(Grid(f"Against this machine's limit ({ours['precision']})", columns, lines, f"Decoder: {detail} ms."))
 
     lines = [
