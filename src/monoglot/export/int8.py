@@ -153,7 +153,7 @@ class _Shrinking:
         self.added[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
         return name
 
-    def _add(self, operator: str, *inputs: str, output: str = "", **options: int) -> str:
+    def _add(self, operator: str, *inputs: str, output: str = "", **options: Any) -> str:
         """A node before the one that is looked at; `to=1` is float32."""
         from onnx import helper
 

@@ -133,8 +133,8 @@ def export(
                 report["metrics"] = main_scores(samples, told, said)
             report["seconds"] |= _seconds(original, plain, samples, step, int8=kept)
             report["bytes"] = {one.name: sum(read_files(one).values()) for one in (plain, kept)}
-            if (wrong := beyond(report)) and not force:
-                wrong = f"{wrong}; {_keep(out, report)} has all rows"
+            if (found := beyond(report)) and not force:
+                wrong = f"{found}; {_keep(out, report)} has all rows"
                 raise InputError.at(data or SAMPLES, "--int8", wrong, "export float32, or accept it with --force")
         write_json(kept / PARITY, report)
         write_text(kept / "README.md", _card(original, kept, report))
