@@ -458,7 +458,9 @@ def test_one_adapter_answers_every_row(base, two, colours, tmp_path, command):
     rows = [json.loads(line) for line in colours("test", numbers=(8, 9)).read_text().splitlines()]
     rows[0]["adapter"] = "a"
     data, out = write_rows(tmp_path / "rows.jsonl", rows), tmp_path / "p.jsonl"
-    assert command("predict", "--model", base, "--adapter", two[0], "--data", data, "--out", out) == (0, "", "")
+    code, told, said = command("predict", "--model", base, "--adapter", two[0], "--data", data, "--out", out)
+    assert (code, told) == (0, "")
+    assert said.startswith(f"{out}: 4 rows in ")
     assert [json.loads(line)["text"] for line in out.read_text().splitlines()] == targets(data)
     # One question, by an adapter on its base or by the adapter's own folder.
     asked = ["--task", "classify", "--image", rows[0]["image"], "--text", QUESTION]

@@ -136,8 +136,9 @@ def test_questions_that_are_part_of_what_is_judged_share_a_head(base, pictures):
 def counted(predictor) -> list[int]:
     """How many items the image encoder saw, call by call."""
     seen = []
-    encoder = predictor.model.encoders["image"]
-    encoder.register_forward_hook(lambda module, given, said: seen.append(len(given[0])))
+    ways = [predictor._packed, predictor._folded, predictor.model]  # made first: a copy would have the hook twice
+    for encoder in {model.encoders["image"] for model in ways}:
+        encoder.register_forward_hook(lambda module, given, said: seen.append(len(given[0])))
     return seen
 
 

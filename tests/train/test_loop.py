@@ -383,10 +383,10 @@ def test_a_constrained_loss(recipe, losses, tmp_path):
     with pytest.raises(InputError, match=r"name.jsonl:2: target: is none of the choices; loss.constrain lets nothing"):
         train(recipe(mixture=names, loss={"constrain": True}, validation=wrong, validate_every=1), tmp_path / "wrong")
     assert not (tmp_path / "wrong").exists()
-    (tmp_path / "name.jsonl").write_text(rows.replace("classify", "name"))
+    (tmp_path / "name.jsonl").write_text(rows.replace("classify", "caption"))
     with pytest.raises(InputError, match="4 of 4 rows cannot be read"):
         losses(page.model_copy(update={"quarantine_share": 0, "validation": ()}), tmp_path / "none")
-    assert "choices: mean nothing to the task 'name'" in (tmp_path / "none" / "quarantine.jsonl").read_text()
+    assert "choices: mean nothing to the task 'caption'" in (tmp_path / "none" / "quarantine.jsonl").read_text()
 
 
 def test_what_may_be_written(tokenizer):
