@@ -40,9 +40,10 @@ def plain(model, memory, width, code_rows):
 
 def agree(nano: Predictor, rows, search: SearchSettings, monkeypatch) -> int:
     """How many rows were answered, by both alike."""
-    found = list(Predictor(nano.model, nano.tokenizer, search=search).predict_many(rows))
-    slow = Predictor(nano.model, nano.tokenizer, search=search)
-    slow.fast = slow.model
+    quick, slow = (Predictor(nano.model, nano.tokenizer, search=search, precision="float32") for _ in range(2))
+    found = list(quick.predict_many(rows))
+    assert quick.fast is not quick.model
+    slow._folded = slow._packed = slow.model
     with monkeypatch.context() as patch:
         patch.setattr(predict, "beam_search", partial(beam_search, steps=plain, rules=[lambda log_p, now: None]))
         patch.setattr(predict, "score_answers", partial(score_answers, texts=PlainTexts))
