@@ -136,8 +136,9 @@ def test_questions_that_are_part_of_what_is_judged_share_a_head(base, pictures):
 def counted(predictor) -> list[int]:
     """How many items the image encoder saw, call by call."""
     seen = []
-    encoder = predictor.model.encoders["image"]
-    encoder.register_forward_hook(lambda module, given, said: seen.append(len(given[0])))
+    for model in (predictor._folded, predictor._packed):  # by which it answers first, and then
+        encoder = model.encoders["image"]
+        encoder.register_forward_hook(lambda module, given, said: seen.append(len(given[0])))
     return seen
 
 
