@@ -37,11 +37,12 @@ def test_evaluate_answers_the_drawn_rows(tmp_path, monkeypatch):
     class Yes:
         model = type("Model", (), {"config": type("Config", (), {"modalities": {}, "name": "yes"})})
         search = type("Search", (), {"model_dump": staticmethod(lambda **_: {})})
+        precision = ("float32", "as asked")
 
         def predict_many(self, samples, **_):
             return (Prediction(sample.id, sample.task, "yes") for sample in samples)
 
-    monkeypatch.setattr("monoglot.evaluate.report.load", lambda model: Yes())
+    monkeypatch.setattr("monoglot.evaluate.report.load", lambda model, **_: Yes())
     lines = [
         {"id": s.id, "task": "matching", "image": "a.png", "text": "a cat", "target": s.targets[0]} for s in rows(60)
     ]
