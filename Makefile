@@ -28,7 +28,8 @@ packs: $(VENV)/.packs
 	$(BIN)/monoglot data build emoji clips sounds prompts spoken docstrings --out packs
 
 nano: packs
-	$(BIN)/monoglot train recipes/nano.yaml --out runs/nano
+	$(BIN)/monoglot train recipes/nano_1_names.yaml --out runs/nano_1
+	$(BIN)/monoglot train recipes/nano_2_all.yaml --out runs/nano
 
 nano-scores: packs
 	$(BIN)/monoglot data build lineart stamps gcompris photos speakers --out packs

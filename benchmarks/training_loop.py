@@ -1,6 +1,6 @@
 """What the training loop costs beside the bare step, how fast rows are read, how much is padded, what a second process brings.
 
-    python benchmarks/training_loop.py [--recipe recipes/nano.yaml] [--steps 8] [--turns 5] [--out FILE.json]
+    python benchmarks/training_loop.py [--recipe recipes/nano_1_names.yaml] [--steps 8] [--turns 5] [--out FILE.json]
 
 Loop and bare step take turns on the same steps, in blocks; features of frozen encoders are kept before anything is timed, as they are in a run after
 its first pass. The bare step has its rows in memory and does forward, loss, backward, clipping and update and nothing else. Processes have one thread each.
@@ -124,7 +124,7 @@ def scaling(recipe_file: Path, overrides: list[str], steps: int, turns: int) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", type=Path, default=Path("recipes/nano.yaml"))
+    parser.add_argument("--recipe", type=Path, default=Path("recipes/nano_1_names.yaml"))
     parser.add_argument("--steps", type=int, default=8, help="steps in a block")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--scaling-steps", type=int, default=30, help="0 leaves the second process out")

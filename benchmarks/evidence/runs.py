@@ -162,10 +162,9 @@ def _page(work: Path) -> dict[str, Any]:
 
 def score(model: Path, asked: Sequence[str], work: Path) -> dict[str, dict[str, Any]]:
     """The first metric of each test set, answered greedily."""
-    predictor = load(model, search=SearchSettings(beam=1))
+    predictor = load(model, search=SearchSettings(beam=1), precision="float32")  # as features are kept
     cache = _cache(predictor.model, work)
-    predictor.preparer = CachingPreparer(predictor.tokenizer, predictor.model.config)
-    predictor.preparer.cache = cache
+    predictor.keep_features(cache)
     found = {}
     for name in asked:
         rows = test_rows(work, name)

@@ -2,7 +2,7 @@
 
     recipe -> start_model (at step 0 it transcribes as Whisper does, tests/interop/test_warm_start.py) -> results/nano/parts.json
 
-    python -m benchmarks.nano.parts [--recipe recipes/nano.yaml] [--limit N]
+    python -m benchmarks.nano.parts [--recipe recipes/nano_quick.yaml] [--limit N]
 
 nano's question is left away: it means nothing yet; and sounds are filled up as Whisper's were. The page shows these error rates among the plain baselines.
 """

@@ -546,10 +546,12 @@ def export(
     ] = None,
     int8: Annotated[
         bool,
-        typer.Option("--int8", help="8-bit weights: a quarter of the size; --data with answers shows what they lose."),
+        typer.Option(
+            "--int8", help="8-bit weights: less than a third of the size; --data with answers shows what they lose."
+        ),
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Keep an --int8 export that loses more than a point of a main metric.")
+        bool, typer.Option("--force", help="Keep an --int8 export that loses more than its bound.")
     ] = False,
     threads: Threads = None,
 ) -> None:

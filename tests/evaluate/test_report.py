@@ -38,6 +38,7 @@ def test_evaluate_answers_the_drawn_rows(tmp_path, monkeypatch):
         model = type("Model", (), {"config": type("Config", (), {"modalities": {}, "name": "yes"})})
         precision = ("float32", "as asked")
         search = type("Search", (), {"model_dump": staticmethod(lambda **_: {})})
+        precision = ("float32", "as asked")
 
         def predict_many(self, samples, **_):
             return (Prediction(sample.id, sample.task, "yes") for sample in samples)

@@ -311,6 +311,17 @@ def test_models_and_adapters_answer_in_each_precision(precision, stored, monkeyp
         assert isinstance(asked.fast.projection, HalfLinear)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+def test_autocast_around_a_predictor_changes_nothing(precision, stored):
+    """Training looks at its answers in between, and may run in bfloat16; packed layers take float32 alone."""
+    asked = load(stored / "base", precision=precision)
+    for _ in range(2):
+        plain = asked.predict(**ASKED)
+    assert any(isinstance(part, Packed) for part in asked.fast.modules())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert asked.predict(**ASKED).candidates == plain.candidates
+
+
 def test_the_command_line_tells_it_once(stored, capsys):
     def told(*more) -> tuple[int, str]:
         asked = ["predict", "--model", str(stored / "base"), "--task", "summarize", "--text", "the red"]

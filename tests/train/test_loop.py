@@ -18,7 +18,7 @@ from monoglot.decode.predict import load
 from monoglot.errors import InputError
 from monoglot.modalities.image import Lite0Image
 from monoglot.nouns import Posed, Sample, Sequence
-from monoglot.store import load_model
+from monoglot.store import load_model, save_model
 from monoglot.text.vocabulary import EOS
 from monoglot.train import run as run_module
 from monoglot.train import steps
@@ -150,6 +150,16 @@ def test_bfloat16(recipe, losses, tmp_path):
     rounded = losses(recipe(steps=3, precision="bfloat16"), tmp_path / "b")
     assert rounded[0][0] == pytest.approx(exact[0][0], rel=0.05)
     assert all(map(math.isfinite, rounded[-1][0]))
+
+
+def test_a_look_answers_in_a_run_of_bfloat16(recipe, losses, start, tmp_path):
+    """Frozen weights have the few digits that models are stored with, and for such there are layers of float32 alone."""
+    save_model(tmp_path / "short", *load_model(start), dtype=torch.bfloat16)
+    held_out = [{"name": name, "data": f"{name}.jsonl", "rows": 2} for name in ("name", "grounding")]
+    changes = {"start": str(tmp_path / "short"), "train_only": ["encoder_norm"], "precision": "bfloat16"}
+    losses(recipe(steps=1, validation=held_out, validate_every=1, samples=2, **changes), tmp_path / "run")
+    (told,) = [line["samples"] for line in metrics(tmp_path / "run", "samples")]
+    assert [answer["set"] for answer in told] == ["name", "name", "grounding", "grounding"]
 
 
 def spoil(tmp_path, *, pictures=(), lines=()):

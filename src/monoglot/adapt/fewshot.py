@@ -145,7 +145,7 @@ def fewshot(
         seeds: how often shots are drawn and training repeated.
         methods: ways to adapt, parted by commas.
         rivals: names in RIVALS; `auto` for those that make sense, `none` for the plain answer alone.
-        limit_test: at most so many test rows, evenly over the file.
+        limit_test: at most so many test rows, drawn.
         minutes: most that a cell may train for.
         resume: go on with the cells that `out` has already.
         keep: keep the adapters, in out/adapters.

@@ -135,7 +135,7 @@ def transfer(
         source_shots: the same of a source; None for all its rows.
         method: of each adaptation, as `monoglot.adapt.run.adapt` has it.
         steps: of each adaptation; as many as its rows ask for unless given.
-        limit: at most so many rows are scored of each file, evenly over it.
+        limit: at most so many rows are scored of each file, drawn.
         resume: go on with the cells that `out` has, which must be of the same settings and files.
 
     Raises:

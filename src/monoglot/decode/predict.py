@@ -302,9 +302,14 @@ class Predictor:
 
     @torch.no_grad()
     def _answer(self, examples: list[Example]) -> list[Prediction]:
-        """One batch of one kind."""
+        """One batch of one kind, in the predictor's own precision whatever autocast is on around it: packed layers take no other."""
+        device = self.model.words.weight.device
+        with torch.autocast(device.type, enabled=False):
+            return self._answer_on(device, examples)
+
+    def _answer_on(self, device: torch.device, examples: list[Example]) -> list[Prediction]:
         self._batches += 1
-        batch = self.preparer.collate(examples).to(self.model.words.weight.device)
+        batch = self.preparer.collate(examples).to(device)
         head = self._head_of(examples[0].sample)
         if head is not None:
             return self._pick(self._heads[head], batch, [example.sample for example in examples])

@@ -114,7 +114,7 @@ def compare(
         data: files of rows with answers.
         out: compare.json; rows that changed are written beside it as <name>.examples.jsonl.
         examples: most rows of each task of each file to write there, those that changed most first.
-        limit: at most so many rows of each file, evenly over it.
+        limit: at most so many rows of each file, drawn.
 
     Raises:
         InputError: a file cannot be read, a row lacks its answer, predictions do not fit the rows.

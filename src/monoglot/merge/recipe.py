@@ -32,7 +32,7 @@ class Search(_Page):
         "metric",
         description="The task's first metric, or the mean loss of an answer's token, in nats: finer on few rows.",
     )
-    rows: int = Field(200, ge=1, description="At most so many rows of each file, spread evenly over it.")
+    rows: int = Field(200, ge=1, description="At most so many rows of each file, drawn.")
     trials: int = Field(12, ge=1, description="Most models that are tried beside the parents.")
 
 
@@ -58,9 +58,7 @@ class MergePage(_Page):
     fisher_data: tuple[str, ...] = Field(
         (), description="Rows on which 'fisher' measures what matters to each parent: a file for each, or one for all."
     )
-    fisher_rows: int = Field(
-        64, ge=1, description="At most so many rows of each of these files, spread evenly over it."
-    )
+    fisher_rows: int = Field(64, ge=1, description="At most so many rows of each of these files, drawn.")
     seed: int = Field(0, description="Of the random part that 'dare' keeps.")
     search: Search | None = Field(None, description="Look for weights and scale on validation rows.")
     test: tuple[str, ...] = Field(

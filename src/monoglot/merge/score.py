@@ -20,6 +20,7 @@ from monoglot.data.rows import read_rows
 from monoglot.decode.predict import Predictor, load
 from monoglot.errors import InputError
 from monoglot.evaluate.intervals import bootstrap
+from monoglot.evaluate.report import some_of
 from monoglot.evaluate.run import evaluate, need_answers
 from monoglot.model.features import features
 from monoglot.nouns import Sample
@@ -114,14 +115,12 @@ class Judge:
 
 
 def read_answered(file: Path, most: int | None = None) -> list[Sample]:
-    """Rows with answers, at most so many, spread evenly over the file."""
+    """Rows with answers, at most so many, drawn as `some_of` draws them."""
     samples = list(read_rows(file, known_tasks=TASKS))
     if not samples:
         raise InputError.at(file, "", "has no rows", "give at least one")
     need_answers(samples)
-    if most is not None and most < len(samples):
-        samples = [samples[index * len(samples) // most] for index in range(most)]
-    return samples
+    return some_of(samples, most)
 
 
 @torch.no_grad()

@@ -54,8 +54,7 @@ class Look:
             for example in examples[:: max(1, len(examples) // max(1, self.recipe.samples))][: self.recipe.samples]
         ]
         trainee.eval()
-        with trainee.autocast():
-            said = list(predictor.predict_many([sample for _, sample in chosen]))
+        said = list(predictor.predict_many([sample for _, sample in chosen]))
         return [
             {
                 "set": name,

@@ -285,7 +285,8 @@ class Run:
             self._keep_if_best(held_out)
             model = self._whole_model() if self.recipe.samples else None
             if model is not None:
-                predictor = Predictor(model, self.tokenizer, search=SearchSettings(beam=1))
+                computed = precision(self.recipe, self.world.device)
+                predictor = Predictor(model, self.tokenizer, search=SearchSettings(beam=1), precision=computed)
                 self.progress.note({"step": self.stand.step, "samples": look.answers(self.stage.trainee, predictor)})
         self.stage.ending.look(held_out)
 
