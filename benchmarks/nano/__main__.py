@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> None:
         if done and not arguments.again and all(done[key] == value for key, value in settings.items()):
             continue
         if predictor is None:
-            predictor = load(arguments.model)
+            predictor = load(arguments.model, precision="float32")
             nearest = None if arguments.name != "nano" or arguments.no_baselines else Neighbours(predictor)
         record = measure(predictor, asked, arguments.packs, limit=arguments.limit, nearest=nearest)
         if record is None:

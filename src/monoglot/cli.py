@@ -175,8 +175,11 @@ def predict(
         _refuse(given, "does not go with --data", "each row of the file says it itself")
         from monoglot.decode.rows import Ask
 
-        threads = threads or (1 if (workers or 1) > 1 else None)
-        ask = Ask(model, tuple(adapter or ()), search, batch, threads, _precision(precision))
+        if (workers or 1) > 1:
+            threads = threads or max(1, (os.cpu_count() or 1) // (workers or 1))
+        # A cluster's machines pick for themselves.
+        chosen = (precision or "auto") if cluster else _precision(precision)
+        ask = Ask(model, tuple(adapter or ()), search, batch, threads, chosen)
         _predict_rows(ask, data, out, resume, workers, cluster)
         return
     given = {"--out": out, "--resume": resume, "--workers": workers, "--cluster": cluster}

@@ -129,8 +129,10 @@ def plain_baselines(
         return {}
     rivals = {"most common": baselines.most_common(samples, training)}
     if task in ("name", "classify") and any(sample.media for sample in samples):
+        # Features that were kept while answering are of the model as it answers.
+        cache = predictor.cache if predictor.precision[0] == "float32" else None
         rivals["nearest neighbour"] = baselines.nearest_neighbour(
-            samples, training, predictor.model, predictor.preparer, predictor.cache
+            samples, training, predictor.model, predictor.preparer, cache
         )
     video = predictor.model.config.modalities.get("video")
     if video and any(media.modality == "video" for sample in samples for media in sample.media):
