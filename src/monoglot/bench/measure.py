@@ -5,6 +5,7 @@ jobs -> turn by turn, each once -> seconds -> Spread, or the Spread of ratios of
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import statistics
@@ -170,18 +171,23 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
             delattr(owner, name)
 
 
+_LAUNCHER = """
+import json, os, subprocess, sys, time
+started = time.perf_counter()
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
+_, status, used = os.wait4(process.pid, 0)
+print(json.dumps([os.waitstatus_to_exitcode(status), time.perf_counter() - started, used.ru_maxrss]))
+"""
+"""Stands between: the kernel counts as a process's own what whoever started it held at that moment."""
+
+
 def fresh_process(command: Sequence[str]) -> tuple[float, int]:
     """Seconds that a command takes from its start to its end, and bytes that it holds at most. InputError if it fails."""
-    started = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-        assert process.stderr is not None, "asked for"
-        said = process.stderr.read().decode(errors="replace")
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    taken = time.perf_counter() - started
-    if process.returncode:
-        raise InputError.at("command", " ".join(command), f"failed ({' '.join(said.split())[-200:]})")
-    return taken, used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    ran = subprocess.run([sys.executable, "-c", _LAUNCHER, *command], capture_output=True, text=True, errors="replace")
+    code, seconds, held = json.loads(ran.stdout)
+    if code:
+        raise InputError.at("command", " ".join(command), f"failed ({' '.join(ran.stderr.split())[-200:]})")
+    return seconds, held * (1 if sys.platform == "darwin" else 1024)
 
 
 def machine() -> dict[str, Any]:
