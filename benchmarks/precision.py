@@ -24,7 +24,7 @@ import torch
 import monoglot
 from monoglot.data.rows import read_rows
 from monoglot.decode.predict import load
-from monoglot.evaluate.report import spread
+from monoglot.evaluate.report import some_of
 from monoglot.evaluate.run import score
 from monoglot.files import write_text
 from monoglot.model.linears import pick
@@ -69,8 +69,8 @@ def main() -> None:
     sets: dict[str, dict[str, object]] = {}
     for name in arguments.sets.split(","):
         rows = read_rows(arguments.packs / SETS[name], known_tasks=TASKS)
-        samples = spread(list(rows), arguments.limit)
-        few = spread(samples, arguments.limit_slow)
+        samples = some_of(list(rows), arguments.limit)
+        few = some_of(samples, arguments.limit_slow)
         plain: dict[str, Prediction] = {}
         sets[name] = {}
         for precision in dict.fromkeys(("float32", *arguments.precisions.split(","))):
