@@ -8,7 +8,7 @@ memory, and `F.linear` is made for many rows (benchmarks/linears.py). Each preci
 
 float32   what the decoder runs by HalfLinear, if 16 bits hold its weights, else by OneDNNLinear; encoders as they are
 bfloat16  OneDNNLinear; convolutions in bfloat16 too. Sums of branches, norms, softmax, log-mel and logits stay float32
-int8      Int8Linear for all but the logits, which are float32; convolutions as they are
+int8      Int8Linear in the transformer; media encoders, connectors and logits stay float32
 
 What this machine or this torch lacks is told from a small product, tried once; plain layers do the work then.
 Letters: O and I a layer's outputs and inputs.
@@ -37,6 +37,8 @@ _FEW_ROWS = ("decoder_layers.", "decoder_bias.", "cross_bias.")
 """How names of layers begin that run a row a beam; the others run hundreds at once, where plain products are as quick."""
 _ONEDNN_FROM = 1 << 18
 """Weights from which on oneDNN's call, 15 microseconds dearer than F.linear's, pays at 3 rows (benchmarks/linears.py)."""
+_WIDE_RANGES = ("encoders.", "source.")
+"""What they are given has a few values far from the rest; rounded to steps of one range, every fifth transcript is another (docs/log.md)."""
 _INT8_FROM = 1 << 16
 """Weights from which on a layer is rounded to 8 bits; smaller ones take no time."""
 
@@ -122,7 +124,8 @@ def _packed(layer: nn.Linear, name: str, precision: str, known: nn.Module | None
         reorders = layer.weight.device.type == "cpu" and works(OneDNNLinear, torch.bfloat16)
         way = OneDNNLinear(layer, torch.bfloat16) if reorders else Bfloat16Linear(layer)
     elif precision == "int8":
-        way = Int8Linear(layer) if layer.weight.numel() >= _INT8_FROM else None
+        rounds = not name.startswith(_WIDE_RANGES) and layer.weight.numel() >= _INT8_FROM
+        way = Int8Linear(layer) if rounds else None
     else:
         way = _few_rows(layer, exact=True) if name.startswith(_FEW_ROWS) else None
     if way is None:
