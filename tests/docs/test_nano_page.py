@@ -223,7 +223,7 @@ def test_a_run_goes_on_where_it_was_and_measures_another_model_anew(nano, packs,
                 yield Prediction(row.id, row.task, "red", confidence=0.5)
 
     made = Says(tiny_model(encoders=True, modalities={"image": {"size": 64}}), tiny_tokenizer())
-    monkeypatch.setattr(nano.__main__, "load", lambda model: made)
+    monkeypatch.setattr(nano.__main__, "load", lambda model, **_: made)
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "model.safetensors").write_bytes(b"one")
