@@ -38,7 +38,7 @@ def begin_connectors(recipe: Recipe, model: UnifiedModel, tokenizer: Tokenizer, 
     """Fill the connectors that the recipe's `connectors` names, in place.
 
     Raises:
-        InputError: a file has no row with such media and an answer, or all rows have one answer.
+        InputError: a file has no row with such media and an answer, all rows have one answer, or a row cannot be read (no quarantine here).
     """
     model.eval()
     preparer = CachingPreparer(tokenizer, model.config)
