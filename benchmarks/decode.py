@@ -108,6 +108,7 @@ def stages(model: UnifiedModel, places: int, beam: int, length: int) -> dict[str
 
 def questions(predictor: Predictor) -> dict[str, Pair]:
     """A question about a picture with 1,000 choices of one to three words, and the same with two of them."""
+    predictor.keep_features(None)  # each question sees its picture for the first time
     random.seed(0)
     parts = [
         "bird",

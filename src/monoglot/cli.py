@@ -175,8 +175,7 @@ def predict(
         _refuse(given, "does not go with --data", "each row of the file says it itself")
         from monoglot.decode.rows import Ask
 
-        if (workers or 1) > 1:
-            threads = threads or max(1, (os.cpu_count() or 1) // (workers or 1))
+        threads = _threads_of_a_worker(threads, workers)
         # A cluster's machines pick for themselves.
         chosen = (precision or "auto") if cluster else _precision(precision)
         ask = Ask(model, tuple(adapter or ()), search, batch, threads, chosen)
@@ -803,7 +802,7 @@ def data_caption(
         share=quarantine_share,
         search=SearchSettings.read("command line", **({"beam": beam} if beam else {})),
         batch_size=batch,
-        threads=threads or (1 if workers and workers > 1 else None),
+        threads=_threads_of_a_worker(threads, workers),
         block_rows=block_rows,
         workers=Workers(workers, cluster, gpus),
     )
@@ -984,6 +983,11 @@ def _precision(asked: str | None) -> str:
     if asked or name != "float32":
         typer.echo(f"precision: {name}, {why}", err=True)
     return name
+
+
+def _threads_of_a_worker(asked: int | None, workers: int | None) -> int | None:
+    """Several workers of a machine share its processors; one has them as torch does."""
+    return asked or (max(1, (os.cpu_count() or 1) // workers) if workers and workers > 1 else None)
 
 
 def _threads(count: int | None) -> None:
