@@ -23,6 +23,9 @@ MODALITY_SETTINGS = {
     "audio": {"pad_seconds": 0.1, "max_seconds": 0.5},
 }
 
+POOLED = {how: {"modalities": MODALITY_SETTINGS | {"image": {"size": 64, "pooled": how}}} for how in ("first", "alone")}
+"""Changes of a configuration whose pictures have a token that stands for the whole."""
+
 ENCODER_SETTINGS = {"cnn14": {"pad_seconds": 0.2}}
 """What an encoder needs beside the settings of its modality."""
 
@@ -58,7 +61,8 @@ class Cells(Encoder):
         return run_by_shape(self._run, items)
 
     def _run(self, stack: Tensor) -> Tensor:
-        tokens = MODALITIES[self.name].grid(stack[0], self.settings).length
+        settings = self.settings.model_copy(update={"pooled": "none"} if self.name == "image" else {})
+        tokens = MODALITIES[self.name].grid(stack[0], settings).length
         x = stack.float().flatten(1)
         x = x[:, : x.shape[1] // tokens * tokens].unflatten(1, (tokens, -1)).mean(-1, keepdim=True)
         return self.mix(x / 50)

@@ -8,7 +8,7 @@
     python -m benchmarks.nano --model runs/reference/model --as reference
 
 `reference` is the recipe itself, shortened in the same way: the others are compared with it, not with the longer run that ships.
-A dedicated model has the same parts, trains on one data set, and takes as many steps as the whole.
+A dedicated model has the same parts and trains on one data set: on as many of its rows as the whole drew, but in no fewer than FEWEST steps.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ from monoglot.files import write_text
 from monoglot.train.recipe import Stage, read_recipe
 
 Page = dict[str, Any]
+
+ALONE, FEWEST = 32, 200
+"""Rows in a step of a dedicated model, and its least number of steps."""
 
 SEEN = ("emoji",)
 """Packs whose rows have pictures and no other media: what `single_modality` keeps."""
@@ -44,6 +47,7 @@ def joined(written: Sequence[Page]) -> Page:
     parts = set(Stage.model_fields)
     own = {"start", "model", "seed", "connectors"}  # of the first run
     page = {key: value for key, value in written[0].items() if key in own}
+    page["connectors"] = [fitted for one in written for fitted in one.get("connectors", ())]
     for later in written:
         page |= {key: value for key, value in later.items() if key not in parts | own}
     stages = [{key: value for key, value in one.items() if key in parts} for one in written]
@@ -143,18 +147,30 @@ def cold(page: Page) -> Page:
 
 
 def dedicated(page: Page, name: str) -> Page:
-    """One data set alone, in one stage of all steps, as the last stage has it."""
+    """One data set alone, in one stage as the last one is: as many rows as the page draws of it, ALONE at a time."""
     sources = {s["name"]: s for stage in (page, *stages_of(page)) for s in stage.get("mixture", ())}
     if name not in sources:
         raise InputError(f"no data set {name!r}; the recipe has {', '.join(sources)}")
     found, stages = copy(page), stages_of(page)
     found.pop("stages", None)
     found |= {key: stages[-1][key] for key in OWN if key in stages[-1]}
-    quotas = [source.get("quota", 0) for source in stages[-1].get("mixture", ())]
-    rows = found.get("rows") or sum(quotas)
+    rows = sum(_quota(page, stage, name) * (stage.get("steps") or page["steps"]) for stage in stages)
     found.pop("rows", None)
-    found["mixture"] = [{k: v for k, v in sources[name].items() if k != "weight"} | {"quota": rows}]
-    return found | {"steps": steps(page), "validation": []}
+    found["mixture"] = [{k: v for k, v in sources[name].items() if k != "weight"} | {"quota": ALONE}]
+    return found | {"steps": max(FEWEST, round(rows / ALONE)), "validation": []}
+
+
+def _quota(page: Page, stage: Page, name: str) -> float:
+    """Rows of a data set in each step of a stage."""
+    sources = stage.get("mixture") or page.get("mixture", ())
+    quotas = {source["name"]: source.get("quota") for source in sources}
+    if name not in quotas:
+        return 0
+    if quotas[name] is not None:
+        return quotas[name]
+    shares = {source["name"]: source.get("weight", 1.0) for source in sources if source.get("quota") is None}
+    left = (stage.get("rows") or page["rows"]) - sum(quota for quota in quotas.values() if quota)
+    return left * shares[name] / sum(shares.values())
 
 
 ABLATIONS: dict[str, Callable[[Page], Page]] = {

@@ -289,7 +289,10 @@ def test_ablations_keep_the_budget_and_take_one_thing_away(nano):
     assert [s["name"] for stage in made["single_modality"]["stages"] for s in stage["mixture"]] == ["names", "names"]
     assert nano.ablations.cold({"name": "nano", "model": {}}) == {"name": "nano", "model": {}, "start": "cold"}
     (only,) = made["dedicated_drums"]["mixture"]
-    assert (only["name"], only["quota"]) == ("drums", 16)
+    assert (only["name"], only["quota"]) == ("drums", nano.ablations.ALONE)
+    # 100 and 300 steps, 30 times over, of 2/3 and 1/4 of 16 rows
+    many = nano.ablations.pages(yaml.safe_load(CURRICULUM), 30, ["names"])["dedicated_names"]
+    assert many["steps"] == round((3000 * 16 * 2 / 3 + 9000 * 16 / 4) / nano.ablations.ALONE)
 
 
 def test_pages_of_runs_that_go_on_from_each_other_are_one_page_with_stages(nano):

@@ -8,7 +8,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
-from small import tiny_model, tiny_tokenizer
+from small import POOLED, tiny_model, tiny_tokenizer
 
 from monoglot.data.prepare import Preparer
 from monoglot.errors import InputError
@@ -61,10 +61,11 @@ def cut(model) -> Any:
     return pieces
 
 
+@pytest.mark.parametrize("changes", [{}, POOLED["first"], POOLED["alone"]])
 @pytest.mark.parametrize("positions", ["added", "untied"])
-def test_a_mixed_and_padded_batch_is_read_and_answered_alike(positions):
+def test_a_mixed_and_padded_batch_is_read_and_answered_alike(positions, changes):
     """Rows of every length and medium beside one another; then six tokens one by one against all at once."""
-    model = tiny_model(positions)
+    model = tiny_model(positions, **changes)
     preparer = Preparer(tiny_tokenizer(), model.config)
     samples = [
         Sample("1", "vqa", (PICTURE,), "what is the red hat that hit the wall?"),

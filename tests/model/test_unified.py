@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from small import Cells, square, tiny_config, tiny_model
+from small import POOLED, Cells, square, tiny_config, tiny_model
 
 from monoglot.data.prepare import Preparer
 from monoglot.model.layers import Branch, Cache
@@ -279,3 +279,25 @@ def test_fresh_weights_start_small():
             assert parameter.std().item() == pytest.approx(0.02, rel=0.2), name
         elif name.endswith("bias"):
             assert not parameter.any(), name
+
+
+@pytest.mark.parametrize("positions", ["added", "untied"])
+@pytest.mark.parametrize("how", ["first", "alone"])
+def test_a_pooled_token_is_the_mean_of_all_and_has_a_connector_of_its_own(tokenizer, how, positions):
+    model, plain = tiny_model(positions, **POOLED[how]), tiny_model(positions)
+    preparer = Preparer(tokenizer, model.config)
+    batch = preparer.collate([preparer.example(SAMPLES[1], with_target=False)])
+    (pooled,) = model.encode_media(batch.media)["image"]
+    (cells,) = model.encoders["image"](batch.media["image"].items)
+    assert torch.allclose(pooled[0], cells.mean(0), atol=1e-6)
+    assert len(pooled) == (1 if how == "alone" else 1 + len(cells)) and torch.equal(
+        pooled[1:], cells[: len(pooled) - 1]
+    )
+    assert "source.pooled.image.weight" in model.state_dict() and not plain.source.pooled
+    rows = [preparer.example(sample) for sample in SAMPLES]
+    same(run(model, tokenizer, rows), [run(model, tokenizer, [row])[0] for row in rows])
+    before = model.source(batch, {"image": [pooled]}, model.words).x[0]
+    with torch.no_grad():
+        model.source.pooled["image"].weight.normal_()
+    changed = (model.source(batch, {"image": [pooled]}, model.words).x[0] != before).any(1)
+    assert changed.sum() == 1 and changed[batch.media["image"].starts[0]]

@@ -10,7 +10,7 @@ rows, method -> page -> Recipe        sizes -> candidates -> names of methods, a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,12 +56,13 @@ def steps_for(rows: int) -> int:
     return max(40, round(12 * rows**0.5))
 
 
-def trained_parts(method: str, samples: Sequence[Sample]) -> tuple[str, ...]:
-    """`train_only` of a method: names of what it trains begin so; empty where the recipe's own rule holds."""
+def trained_parts(method: str, samples: Sequence[Sample], modalities: Mapping[str, Any]) -> tuple[str, ...]:
+    """`train_only` of a method on a model of these modalities' settings: names of what it trains begin so; empty where the recipe's own rule holds."""
     if method != "connector":
         return ()
     seen = dict.fromkeys(media.modality for sample in samples for media in sample.media)
-    return tuple(f"source.connectors.{name}" for name in seen)
+    pooled = [name for name in seen if getattr(modalities.get(name), "pooled", "none") != "none"]
+    return (*(f"source.connectors.{name}" for name in seen), *(f"source.pooled.{name}" for name in pooled))
 
 
 def has_classes(samples: Sequence[Sample]) -> bool:

@@ -59,7 +59,7 @@ from monoglot.files import read_json, sha256_of, write_json, write_text
 from monoglot.model.features import open_cache
 from monoglot.nouns import Prediction, Sample
 from monoglot.report.adapt import write_adapt_report
-from monoglot.store import BUNDLED, base_folder, base_of, model_folder
+from monoglot.store import BUNDLED, base_folder, base_of, model_folder, read_config
 from monoglot.train.distributed import open_world
 from monoglot.train.loop import train
 from monoglot.train.recipe import Recipe, first_problem, merged
@@ -375,6 +375,7 @@ def _recipe(job: Job, method: str) -> Recipe:
     name = job.out.resolve().name
     quota = min(ROWS_A_STEP, len(job.train))
     steps = steps_for(len(job.train))
+    base = base_folder(read_adapter(job.model)) if is_adapter(job.model) else job.model
     page: dict[str, Any] = {
         "name": name,
         "start": job.model.name if _bundled(job.model) else str(job.model.resolve()),
@@ -383,7 +384,7 @@ def _recipe(job: Job, method: str) -> Recipe:
         "mixture": [{"name": name, "data": f"{job.file}.jsonl", "quota": quota}],
         "steps": steps,
         "adapter": METHODS[method].adapter,
-        "train_only": trained_parts(method, job.train),
+        "train_only": trained_parts(method, job.train, read_config(base).modalities),
         "loss": {"constrain": bool(job.answers)},
         "samples": 0,
         "quarantine_share": 0.01,

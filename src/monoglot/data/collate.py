@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence as List
 from dataclasses import dataclass, field, replace
 
@@ -50,6 +51,11 @@ class MediaBatch:
                 for row, start, grid in zip(self.rows, self.starts, self.grids)
             ]
         )
+
+    def pooled_places(self) -> Tensor:
+        """int64[P]: which of all items' tokens, one after the other, stand for a whole item."""
+        starts = itertools.accumulate((grid.length for grid in self.grids), initial=0)
+        return torch.tensor([start for start, grid in zip(starts, self.grids) if grid.pooled], dtype=torch.long)
 
 
 @dataclass

@@ -153,7 +153,12 @@ class FeatureCache:
             for line in text.splitlines():
                 try:
                     key, offset, rows, channels, grid, checksum = json.loads(line)
-                    self._index[key] = (offset, (rows, channels), Grid(*grid[:3], *map(tuple, grid[3:])), checksum)
+                    self._index[key] = (
+                        offset,
+                        (rows, channels),
+                        Grid(*grid[:3], *map(tuple, grid[3:4]), *grid[4:]),
+                        checksum,
+                    )
                 except (ValueError, TypeError):
                     continue  # a run was killed while it wrote this one
 

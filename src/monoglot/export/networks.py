@@ -80,16 +80,19 @@ class SourceNetwork(nn.Module):
         cell = torch.zeros_like(ids).flatten()
         given = iter(media)
         for name, connector in place.connectors.items():
-            h = place.media_norm(connector(next(given)) + place.types.weight[1])
-            places = next(given)
+            features, places = next(given), next(given)
+            h = connector(features)
             where: Tensor | None = None
             if name in place.cells:
                 cells = next(given)
+                if name in place.pooled:
+                    h = torch.where(cells[:, None] == 0, place.pooled[name](features), h)
                 cell = cell.index_put((places,), cells)
                 where = place.cells[name](cells)
             if name in place.frames:
                 time = place.frames[name](next(given))
                 where = time if where is None else where + time
+            h = place.media_norm(h + place.types.weight[1])
             if where is not None and not self.untied:
                 h = h + where
             x = x.index_put((places,), h)

@@ -28,7 +28,7 @@ from monoglot.modalities.base import Encoder, Grid, run_by_shape
 from monoglot.model.config import ModelConfig
 from monoglot.model.head import Head
 from monoglot.model.layers import Cache, LayerCache
-from monoglot.model.positions import grid_cells, square_cells
+from monoglot.model.positions import grid_cells
 from monoglot.model.unified import Memory, UnifiedModel
 from monoglot.text.tokenizer import Tokenizer
 
@@ -158,13 +158,10 @@ class OnnxModel(UnifiedModel):
         }
 
     def _cells(self, name: str, grid: Grid) -> Tensor:
-        match self.config.modalities[name].positions:
-            case "grid":
-                return grid_cells(grid, self.config.grid_side)
-            case "square":
-                return grid.pick(square_cells(grid._replace(kept=()).length, self.config.grid_side))
-            case _:
-                return torch.zeros(grid.length, dtype=torch.long)
+        positions = self.config.modalities[name].positions
+        if positions == "none":
+            return torch.zeros(grid.length, dtype=torch.long)
+        return grid_cells(grid, self.config.grid_side, square=positions == "square")
 
     def decode(
         self, ids: Tensor, memory: Memory, *, code_rows: Tensor | None = None, cache: Cache | None = None

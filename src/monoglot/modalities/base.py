@@ -31,14 +31,32 @@ class Grid(NamedTuple):
     cols: int
     kept: tuple[int, ...] = ()
     """Which tokens of the grid there are, in this order; empty: all, in the grid's order."""
+    pooled: bool = False
+    """A token that stands for the whole item comes first: the mean of all others. A grid of no frames has it alone."""
+
+    @property
+    def cells(self) -> int:
+        """How many tokens lie in a place of their own."""
+        return len(self.kept) or self.frames * self.rows * self.cols
 
     @property
     def length(self) -> int:
-        return len(self.kept) or self.frames * self.rows * self.cols
+        return self.pooled + self.cells
 
     def pick(self, tokens: Tensor) -> Tensor:
-        """One entry a place of the grid, [frames * rows * cols, ...] -> those that are kept, [length, ...]."""
+        """One entry a place of the grid, [frames * rows * cols, ...] -> those that are kept, [cells, ...]."""
         return tokens[list(self.kept)] if self.kept else tokens
+
+    def arrange(self, tokens: Tensor) -> Tensor:
+        """What an encoder says of the whole grid, [L, C], as the model reads it, [length, C].
+
+        >>> Grid(1, 1, 2, pooled=True).arrange(torch.tensor([[1.0], [3.0]])).flatten().tolist()
+        [2.0, 1.0, 3.0]
+        >>> Grid(0, 0, 0, pooled=True).arrange(torch.tensor([[1.0], [3.0]])).flatten().tolist()
+        [2.0]
+        """
+        picked = self.pick(tokens) if self.cells else tokens[:0]
+        return torch.cat([tokens.mean(0, keepdim=True), picked]) if self.pooled else picked
 
 
 class Encoder(nn.Module):

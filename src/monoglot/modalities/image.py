@@ -72,6 +72,10 @@ class ImageConfig(BaseModel):
         "grid",
         description="How tokens get positions: by row and column; as if they filled a square; or not at all.",
     )
+    pooled: Literal["none", "first", "alone"] = Field(
+        "none",
+        description="The mean of all tokens as one more token that stands for the whole picture, or in their place.",
+    )
     published: bool = Field(
         False,
         description=f"{PUBLISHED} Pictures: no EXIF orientation, colours under transparency, see `sampled_tokens`.",
@@ -84,6 +88,12 @@ class ImageConfig(BaseModel):
     @classmethod
     def _as_the_encoder_needs(cls, settings: Any) -> Any:
         return with_defaults(settings, DEFAULTS)
+
+    @model_validator(mode="after")
+    def _pooled_has_a_place(self) -> ImageConfig:
+        if self.pooled != "none" and (self.published or self.positions == "none"):
+            raise ValueError("pooled: needs positions, and not `published`, which has no such token")
+        return self
 
 
 # --- data side --------------------------------------------------------------------------------------------------------
@@ -268,10 +278,13 @@ def _moved(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def grid(item: np.ndarray | Tensor, config: ImageConfig) -> Grid:
-    """One token a 32 x 32 pixel cell (OFA's networks: 16 x 16), row by row."""
+    """One token a 32 x 32 pixel cell (OFA's networks: 16 x 16), row by row; before them, or in their place, the pooled one."""
+    if config.pooled == "alone":
+        return Grid(0, 0, 0, pooled=True)
     cell = 16 if config.encoder.startswith("ofa_") else CELL
     whole = Grid(1, item.shape[-2] // cell, item.shape[-1] // cell)
-    return sampled(whole, item, config.sampled_tokens) if config.published else whole
+    whole = sampled(whole, item, config.sampled_tokens) if config.published else whole
+    return whole._replace(pooled=config.pooled == "first")
 
 
 # --- model side -------------------------------------------------------------------------------------------------------

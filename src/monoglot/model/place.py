@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from monoglot.data.collate import Batch
 from monoglot.modalities.base import Encoder
 from monoglot.model.config import ModelConfig
-from monoglot.model.positions import grid_cells, grid_distance, grid_waves, square_cells, token_buckets, waves
+from monoglot.model.positions import grid_cells, grid_distance, grid_waves, token_buckets, waves
 
 _SPARE_ROWS = 2  # the published position tables have two rows that nothing uses
 
@@ -72,6 +72,13 @@ class SourcePlace(nn.Module):
         self.connectors = nn.ModuleDict(
             {name: nn.Linear(encoder.channels, c.width) for name, encoder in encoders.items()}
         )
+        self.pooled = nn.ModuleDict(
+            {
+                name: nn.Linear(encoder.channels, c.width)
+                for name, encoder in encoders.items()
+                if getattr(c.modalities[name], "pooled", "none") != "none"
+            }
+        )
         self.cells = nn.ModuleDict(
             {
                 name: nn.Embedding(c.grid_side**2 + 1, c.width)
@@ -113,7 +120,10 @@ class SourcePlace(nn.Module):
         positions = self.text_position_norm(text_positions) if self.untied else None
         for name, media in batch.media.items():
             flat = media.flat_places(columns).to(x.device)
-            h = self.connectors[name](torch.cat(features[name])) + self.types.weight[1]
+            h = (
+                self._connect(name, torch.cat(features[name]), media.pooled_places().to(x.device))
+                + self.types.weight[1]
+            )
             where = self.cells[name](cell.flatten()[flat]) if name in self.cells else None
             if name in self.frames:
                 frame = torch.cat(
@@ -142,11 +152,13 @@ class SourcePlace(nn.Module):
                 relations = torch.where(same_item, self.relations.of_grid(cell), relations)
         return Placed(x, batch.source_valid, positions, relations)
 
+    def _connect(self, name: str, features: Tensor, pooled: Tensor) -> Tensor:
+        """float[N, C] -> float[N, D]; tokens that stand for a whole item, at `pooled` int64[P], have a connector of their own."""
+        h = self.connectors[name](features)
+        return h.index_copy(0, pooled, self.pooled[name](features[pooled])) if len(pooled) else h
+
     def _cells(self, name: str, grid) -> Tensor:
-        square = self.c.modalities[name].positions == "square"
-        if not square:
-            return grid_cells(grid, self.c.grid_side)
-        return grid.pick(square_cells(grid._replace(kept=()).length, self.c.grid_side))
+        return grid_cells(grid, self.c.grid_side, square=self.c.modalities[name].positions == "square")
 
 
 def start_positions(place: SourcePlace) -> None:

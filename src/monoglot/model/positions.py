@@ -33,16 +33,22 @@ def token_buckets(bucket: int, longest: int) -> Tensor:
     return torch.from_numpy(index + bucket - 1)
 
 
-def grid_cells(grid: Grid, side: int) -> Tensor:
-    """int64[L]: the cell of each token on a `side` x `side` grid, counted from 1; frames repeat the cells.
+def grid_cells(grid: Grid, side: int, *, square: bool = False) -> Tensor:
+    """int64[L]: the cell of each token on a `side` x `side` grid, counted from 1; frames repeat the cells; 0 is the whole.
+
+    `square`: as if all tokens filled a square, row by row (`square_cells`).
 
     >>> grid_cells(Grid(1, 2, 3), side=42).tolist()
     [1, 2, 3, 43, 44, 45]
     """
-    if grid.rows > side or grid.cols > side:
-        raise ValueError(f"{grid.rows} x {grid.cols} media tokens do not fit the position grid of {side} x {side}")
-    cells = torch.arange(grid.rows)[:, None] * side + torch.arange(grid.cols) + 1
-    return grid.pick(cells.flatten().repeat(grid.frames))
+    if square:
+        cells = square_cells(grid._replace(kept=()).cells, side)
+    else:
+        if grid.rows > side or grid.cols > side:
+            raise ValueError(f"{grid.rows} x {grid.cols} media tokens do not fit the position grid of {side} x {side}")
+        cells = torch.arange(grid.rows)[:, None] * side + torch.arange(grid.cols) + 1
+        cells = cells.flatten().repeat(grid.frames)
+    return torch.cat([cells.new_zeros(int(grid.pooled)), grid.pick(cells)])
 
 
 def grid_distance(query: Tensor, key: Tensor, side: int) -> Tensor:

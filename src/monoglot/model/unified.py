@@ -196,7 +196,7 @@ def _init(module: nn.Module) -> None:
 def _encode_or_pass(encoder: nn.Module, batch: MediaBatch) -> list[Tensor]:
     todo = [index for index, item in enumerate(batch.items) if index not in batch.encoded]
     fresh = dict(zip(todo, encoder([batch.items[index] for index in todo]))) if todo else {}
-    fresh = {index: batch.grids[index].pick(feature) for index, feature in fresh.items()}
+    fresh = {index: batch.grids[index].arrange(feature) for index, feature in fresh.items()}
     features = [fresh[index] if index in fresh else batch.items[index] for index in range(len(batch.items))]
     for feature, grid in zip(features, batch.grids):
         if len(feature) != grid.length:

@@ -1,6 +1,6 @@
 """Connectors that begin where media of one answer already lie close together, and near its words: closed form, before the first step.
 
-rows -> features of frozen encoders, a box's own cells alone -> linear discriminants -> turned towards the words -> a connector
+rows -> features of frozen encoders, a box's own cells alone -> linear discriminants -> turned towards the words -> a connector of cells or pooled tokens
 
 Letters: N rows, C channels of an encoder, K answers, D width of the model.
 Source: linear discriminant analysis (Fisher 1936; Rao 1948) whose axes are turned by orthogonal Procrustes (Schönemann 1966).
@@ -64,7 +64,11 @@ def begin_connectors(recipe: Recipe, model: UnifiedModel, tokenizer: Tokenizer, 
         )
         with torch.no_grad():
             for name in (page.modality, *page.also):
-                connector = cast(nn.Linear, model.source.connectors[name])
+                table = model.source.pooled if page.pooled else model.source.connectors
+                if name not in table:
+                    wrong = f"this model has no pooled token of {name}"
+                    raise InputError.at("recipe", "connectors", wrong, "give the modality `pooled: first`")
+                connector = cast(nn.Linear, table[name])
                 connector.weight.copy_(weight)
                 connector.bias.copy_(bias)
     if cache is not None:
@@ -99,6 +103,8 @@ def region_features(
         with torch.no_grad():
             tokens = features(model, batch.to(model.words.weight.device), cache)[modality]
         for sample, grid, item in zip(part, batch.media[modality].grids, tokens):
+            if sample.box and not grid.cells:
+                continue  # a pooled token says nothing of a part
             found.append((share_of_cells(sample.box, grid).to(item) @ item, _about(sample)))
     return found
 
@@ -111,16 +117,18 @@ def _about(sample: Sample) -> str:
 def share_of_cells(box: Box | None, grid: Grid) -> Tensor:
     """float32[L], of sum 1: how much of a box (x0 y0 x1 y1, fractions) lies in each token's cell; all alike without one.
 
+    A pooled token counts only where it is alone.
+
     >>> share_of_cells((0.0, 0.0, 0.5, 1.0), Grid(1, 1, 2))
     tensor([1., 0.])
     """
-    if box is None:
-        return torch.full((grid.length,), 1 / grid.length)
-    x0, y0, x1, y1 = box
+    if not grid.cells:
+        return torch.ones(grid.length)
+    x0, y0, x1, y1 = box or (0.0, 0.0, 1.0, 1.0)
     across, down = _overlap(x0, x1, grid.cols), _overlap(y0, y1, grid.rows)
     cells = (down[:, None] * across).flatten().repeat(grid.frames)
     cells = grid.pick(cells)
-    return cells / cells.sum().clamp(min=1e-12)
+    return torch.cat([cells.new_zeros(int(grid.pooled)), cells / cells.sum().clamp(min=1e-12)])
 
 
 def _overlap(low: float, high: float, cells: int) -> Tensor:

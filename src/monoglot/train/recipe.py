@@ -168,6 +168,9 @@ class Connector(_Page):
         description="Rows with one such item and an answer; of a row with a box only what lies under it counts.",
     )
     also: tuple[str, ...] = Field((), description="Modalities with the same encoder, whose connectors begin alike.")
+    pooled: bool = Field(
+        False, description="The connector of the token that stands for a whole item, not that of cells."
+    )
 
 
 class FeatureCache(_Page):

@@ -114,6 +114,7 @@ def world(tmp_path_factory):
         monkeypatch.setattr(emoji_concepts, "npm", npm)
         monkeypatch.setattr(emoji_concepts, "KEPT_OUT", KEPT_OUT)
         monkeypatch.setattr(emoji_scenes, "SCENES", {"train": 12, "valid": 2, "test": 6})
+        monkeypatch.setattr(emoji_scenes, "ONES", {"train": 12, "valid": 2, "test": 6})
         monkeypatch.setenv("MONOGLOT_CACHE", str(tmp_path / "cache"))
         yield tmp_path
 
@@ -135,7 +136,7 @@ def pack(world):
 
 def test_every_subset_is_there_and_every_row_is_whole(pack, world):
     single = ["names_en", "names_ja", "kinds", "yesno"]
-    subsets = [*single, "grounding", "region_caption", "counting", "leftright", "captions", "matching"]
+    subsets = [*single, "grounding", "grounding_one", "region_caption", "counting", "leftright", "captions", "matching"]
     kept_out = {f"{subset}_kept_out.test" for subset in ("names_en", "names_ja", "choose_en", "choose_ja")}
     assert set(pack) == {f"{subset}.{split}" for subset in subsets for split in ("train", "test")} | kept_out
     ids = [row["id"] for rows in pack.values() for row in rows]
@@ -156,7 +157,9 @@ def test_the_test_style_is_never_seen_in_training(pack):
         split = name.split(".")[1]
         for row in rows:
             assert {split_of(style) for style in row["style"].split("+")} == {split}, row
-            assert ("noto" in row["image"] or "scenes/test" in row["image"]) == (split == "test")
+            assert ("noto" in row["image"] or "scenes/test" in row["image"] or "one-test" in row["image"]) == (
+                split == "test"
+            )
 
 
 def test_concepts_that_are_kept_out_are_in_no_row_but_their_own(pack):
@@ -272,6 +275,14 @@ def test_stickers_hardly_overlap_and_are_told_apart(pack, world):
         if scene.kind == "pair":
             assert len(scene.stickers) == 2
     assert set(kinds) == {"mixed", "pair", "count"}
+
+
+def test_scenes_of_one_sticker(pack):
+    rows = pack["grounding_one.train"]
+    assert all(len(row["concepts"]) == 1 and row["task"] == "grounding" for row in rows)
+    assert len({row["image"] for row in rows}) == len(rows)
+    sides = [max(row["box"][2] - row["box"][0], row["box"][3] - row["box"][1]) for row in rows]
+    assert 0.15 < min(sides) and max(sides) < 0.75  # a turned sticker reaches a little further than its side
 
 
 def test_answers_about_scenes_follow_from_their_boxes(pack):

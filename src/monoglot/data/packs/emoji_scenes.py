@@ -30,6 +30,8 @@ SCENES = {"train": 6000, "valid": 300, "test": 800}
 """How many scenes a split has."""
 VISIBLE = 8
 """A pixel of a sticker counts as seen from this alpha (of 255) on; below lie the hardly visible tails of soft edges."""
+ONES = {"train": 4000, "valid": 100, "test": 200}
+"""How many scenes of a single sticker a split has: where it is, before there is anything to tell it from."""
 OVERLAP = 0.05
 """Largest IoU of two stickers' boxes in a scene."""
 
@@ -50,7 +52,7 @@ class Sticker:
 
 @dataclass(frozen=True)
 class Scene:
-    """A composed picture and what lies where. `kind` is 'mixed', 'pair' or 'count'."""
+    """A composed picture and what lies where. `kind` is 'mixed', 'pair', 'count' or 'one'."""
 
     kind: str
     picture: Image.Image
@@ -58,29 +60,30 @@ class Scene:
 
 
 def scene_rows(writer: PackWriter, concepts: Sequence[Concept]) -> None:
-    """grounding, region_caption, counting, leftright, captions, matching, all from the same scenes."""
-    for split, wanted in SCENES.items():
+    """grounding, region_caption, counting, leftright, captions, matching, all from the same scenes; grounding_one from others."""
+    for split in SCENES:
         styles = [s.name for s in STYLES if s.split == split and s.name != SHAREALIKE]
         cast = Cast(writer.folder / "media", concepts, styles)
         if len(cast.all) < 8:
             writer.skip(f"scenes of {split}", f"its styles draw only {len(cast.all)} things")
             continue
-        count = wanted if writer.limit is None else min(wanted, writer.limit)
-        for index in writer.track(range(count), f"{split} scenes"):
-            rng = stream(writer.seed, "emoji", "scene", split, index)
-            scene = compose(cast, rng)
-            file = io.BytesIO()
-            scene.picture.save(file, "JPEG", quality=92)
-            image = writer.media(f"scenes/{split}-{index:05d}.jpg", file.getvalue())
-            used = {sticker.style for sticker in scene.stickers}
-            held = {
-                "style": "+".join(sorted(used)),
-                "concepts": [sticker.concept.hexcode for sticker in scene.stickers],
-                "licence": " AND ".join(sorted({s.licence for s in STYLES if s.name in used})),
-            }
-            for number, (subset, row) in enumerate(ask(scene, cast, rng)):
-                asked = {"id": f"emoji/scene/{split}/{index:05d}/{number}", "image": image, "lang": "en"}
-                writer.add(subset, split, asked | row | held)
+        for prefix, make, wanted in (("", compose, SCENES[split]), ("one-", compose_one, ONES[split])):
+            count = wanted if writer.limit is None else min(wanted, writer.limit)
+            for index in writer.track(range(count), f"{split} scenes"):
+                rng = stream(writer.seed, "emoji", f"{prefix}scene", split, index)
+                scene = make(cast, rng)
+                file = io.BytesIO()
+                scene.picture.save(file, "JPEG", quality=92)
+                image = writer.media(f"scenes/{prefix}{split}-{index:05d}.jpg", file.getvalue())
+                used = {sticker.style for sticker in scene.stickers}
+                held = {
+                    "style": "+".join(sorted(used)),
+                    "concepts": [sticker.concept.hexcode for sticker in scene.stickers],
+                    "licence": " AND ".join(sorted({s.licence for s in STYLES if s.name in used})),
+                }
+                for number, (subset, row) in enumerate(ask(scene, cast, rng)):
+                    asked = {"id": f"emoji/{prefix}scene/{split}/{index:05d}/{number}", "image": image, "lang": "en"}
+                    writer.add(subset, split, asked | row | held)
 
 
 class Cast:
@@ -132,9 +135,16 @@ def compose(cast: Cast, rng: np.random.Generator) -> Scene:
             return scene
 
 
+def compose_one(cast: Cast, rng: np.random.Generator) -> Scene:
+    """Draw a scene of one sticker."""
+    while (scene := _lay_out("one", [cast.draw(rng, (), None)], cast, rng)) is None:
+        pass
+    return scene
+
+
 def _lay_out(kind: str, things: Sequence[tuple[Concept, str]], cast: Cast, rng: np.random.Generator) -> Scene | None:
     """Find a place for every sticker and paste them; None when they do not fit."""
-    largest = {2: 0.48, 3: 0.44, 4: 0.38, 5: 0.34}.get(len(things), 0.30)
+    largest = {1: 0.6, 2: 0.48, 3: 0.44, 4: 0.38, 5: 0.34}.get(len(things), 0.30)
     layers: list[tuple[Image.Image, int, int]] = []
     boxes: list[tuple[int, int, int, int]] = []
     for concept, style in things:
@@ -229,6 +239,10 @@ def background(rng: np.random.Generator) -> Image.Image:
 
 def ask(scene: Scene, cast: Cast, rng: np.random.Generator) -> Iterator[tuple[str, dict[str, Any]]]:
     """(subset, row) for everything that one scene can teach."""
+    if scene.kind == "one":
+        (only,) = scene.stickers
+        yield "grounding_one", {"task": "grounding", "text": only.concept.name, "box": list(only.box)}
+        return
     tally: dict[str, int] = defaultdict(int)
     for sticker in scene.stickers:
         tally[sticker.concept.name] += 1
