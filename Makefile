@@ -25,11 +25,12 @@ parity: $(VENV)/.dev
 	$(BIN)/python benchmarks/parity.py
 
 packs: $(VENV)/.packs
-	$(BIN)/monoglot data build emoji clips sounds prompts spoken docstrings --out packs
+	$(BIN)/monoglot data build emoji clips sounds prompts spoken docstrings readings --out packs
 
 nano: packs
 	$(BIN)/monoglot train recipes/nano_1_names.yaml --out runs/nano_1
-	$(BIN)/monoglot train recipes/nano_2_all.yaml --out runs/nano
+	$(BIN)/monoglot train recipes/nano_2_all.yaml --out runs/nano_2
+	$(BIN)/monoglot train recipes/nano_3_sentences.yaml --out runs/nano
 
 nano-scores: packs
 	$(BIN)/monoglot data build lineart stamps gcompris photos speakers --out packs

@@ -196,7 +196,7 @@ WRONG = {
     "no such pack": (
         ["data", "build", "emojis"],
         "no pack named 'emojis'; closest: 'emoji'; known: clips, docstrings, emoji, gcompris, lineart, packages, photos,"
-        " prompts, sensor, solar, sounds, speakers, spoken, sprites, stamps",
+        " prompts, readings, sensor, solar, sounds, speakers, spoken, sprites, stamps",
     ),
     "no file to validate": (
         ["data", "validate", "no.jsonl"],

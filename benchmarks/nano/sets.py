@@ -56,6 +56,7 @@ HELD_OUT = (
     Set("kind of prompt", "prompts/category", "texts of the prompts"),
     Set("prompts, transcript", "prompts/transcribe", "texts of the prompts", task="transcribe"),
     Set("espeak voices, transcript", "prompts/transcribe_espeak", "voices", task="transcribe"),
+    Set("sentences, transcript", "readings/sentences", "libraries and voices", task="transcribe"),
     Set("spoken names, transcript", "spoken/spoken_names", "voices", task="transcribe"),
     Set("picture and spoken name match", "spoken/matching", "noto drawing style and voices"),
     Set("docstring summaries", "docstrings/summaries", "libraries"),

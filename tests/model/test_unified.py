@@ -290,14 +290,15 @@ def test_a_pooled_token_is_the_mean_of_all_and_has_a_connector_of_its_own(tokeni
     (pooled,) = model.encode_media(batch.media)["image"]
     (cells,) = model.encoders["image"](batch.media["image"].items)
     assert torch.allclose(pooled[0], cells.mean(0), atol=1e-6)
-    assert len(pooled) == (1 if how == "alone" else 1 + len(cells)) and torch.equal(
-        pooled[1:], cells[: len(pooled) - 1]
-    )
-    assert "source.pooled.image.weight" in model.state_dict() and not plain.source.pooled
+    assert len(pooled) == (1 if how == "alone" else 1 + len(cells))
+    assert torch.equal(pooled[1:], cells[: len(pooled) - 1])
+    assert "source.pooled.image.weight" in model.state_dict()
+    assert not plain.source.pooled
     rows = [preparer.example(sample) for sample in SAMPLES]
     same(run(model, tokenizer, rows), [run(model, tokenizer, [row])[0] for row in rows])
     before = model.source(batch, {"image": [pooled]}, model.words).x[0]
     with torch.no_grad():
         model.source.pooled["image"].weight.normal_()
     changed = (model.source(batch, {"image": [pooled]}, model.words).x[0] != before).any(1)
-    assert changed.sum() == 1 and changed[batch.media["image"].starts[0]]
+    assert changed.sum() == 1
+    assert changed[batch.media["image"].starts[0]]

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from monoglot.data.packs import Package, build, fetch, prompts, sounds, speech, spoken
+from monoglot.data.packs import Package, build, fetch, prompts, readings, sounds, speech, spoken
 from monoglot.data.packs.fetch import MissingSource
 from monoglot.errors import InputError, MediaError
 from monoglot.rng import stream
@@ -128,7 +128,7 @@ def voices(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, speech.Voice]]:
         return np.sin(np.arange(len(text) * 800) * voice.pitch / 1000).astype(np.float32)
 
     program = Package("program", "espeak-ng", "0", "0" * 64, Path("espeak-ng"))
-    for module in (prompts, spoken):
+    for module in (prompts, readings, spoken):
         monkeypatch.setattr(module, "espeak", say)
         monkeypatch.setattr(module, "espeak_package", lambda: program)
     return spoken_so_far
@@ -138,7 +138,7 @@ def rows(folder: Path, name: str) -> list[dict]:
     return [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("module", [sounds, prompts, speech, spoken])
+@pytest.mark.parametrize("module", [sounds, prompts, readings, speech, spoken])
 def test_examples(module: ModuleType) -> None:
     assert doctest.testmod(module).failed == 0
 
@@ -328,6 +328,29 @@ def test_a_drawn_voice_keeps_to_its_split() -> None:
     drawn = [speech.draw_voice("test", stream(0, "test", n)) for n in range(50)]
     assert {voice.name for voice in drawn} == set(speech.VOICES["test"])
     assert all(speech.SPEEDS[0] <= voice.speed <= speech.SPEEDS[1] for voice in drawn)
+
+
+def test_readings_are_plain_sentences_once_in_voices_of_their_split(tmp_path, voices) -> None:
+    said = {
+        "train": ["Return a list of screens", "Call `f(x)` again and again", "Too short", "Return a list of screens"],
+        "valid": ["Close the file when it is done"],
+        "test": ["Draw a line between two points, then another"],
+    }
+    folder = tmp_path / "out/docstrings"
+    folder.mkdir(parents=True)
+    for split, texts in said.items():
+        lines = [{"id": f"{split}{n}", "task": "summarize", "text": "x", "target": t} for n, t in enumerate(texts)]
+        (folder / f"summaries.{split}.jsonl").write_text(
+            "".join(json.dumps(o | {"licence": "MIT"}) + "\n" for o in lines)
+        )
+    (folder / "sources.json").write_text("{}")
+    built = build("readings", tmp_path / "out")
+    for split, texts in said.items():
+        (row,) = rows(built, f"sentences.{split}")
+        assert (row["target"], row["licence"]) == (texts[0], "MIT")
+        assert row["voice"] in speech.VOICES[split]
+        assert (built / row["audio"]).is_file()
+    assert [text for text, _ in voices] == [texts[0] for texts in said.values()]
 
 
 @pytest.fixture

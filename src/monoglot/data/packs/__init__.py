@@ -13,6 +13,7 @@ from monoglot.data.packs import lineart as lineart
 from monoglot.data.packs import packages as packages
 from monoglot.data.packs import photos as photos
 from monoglot.data.packs import prompts as prompts
+from monoglot.data.packs import readings as readings
 from monoglot.data.packs import sensor as sensor
 from monoglot.data.packs import solar as solar
 from monoglot.data.packs import sounds as sounds
