@@ -31,6 +31,7 @@ MONTAGE = (3, 8)
 """Rows and columns of pictures."""
 ASKED = {
     "emoji/grounding": "where is: {}",
+    "emoji/grounding_one": "where is: {}",
     "emoji/region_caption": "what is in the box?",
     "emoji/matching": "does it fit: {}",
     "spoken/matching": "does the spoken name fit?",

@@ -106,7 +106,7 @@ def texts(tmp_path):
     return write
 
 
-SURE = {"optimizer": {"lr": 0.02}, "steps": 48}
+SURE = {"optimizer": {"lr": 0.01}, "steps": 96}
 
 
 def lineage(folder: Path) -> dict:
