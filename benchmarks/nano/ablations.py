@@ -22,7 +22,7 @@ import yaml
 
 from monoglot.errors import InputError
 from monoglot.files import write_text
-from monoglot.train.recipe import Stage, read_recipe
+from monoglot.train.recipe import Stage, merged, read_recipe
 
 Page = dict[str, Any]
 
@@ -47,7 +47,6 @@ def joined(written: Sequence[Page]) -> Page:
     parts = set(Stage.model_fields)
     own = {"start", "model", "seed", "connectors"}  # of the first run
     page = {key: value for key, value in written[0].items() if key in own}
-    page["connectors"] = [fitted for one in written for fitted in one.get("connectors", ())]
     for later in written:
         page |= {key: value for key, value in later.items() if key not in parts | own}
     stages = [{key: value for key, value in one.items() if key in parts} for one in written]
@@ -91,9 +90,19 @@ def no_curriculum(page: Page) -> Page:
     for (name, key), value in often.items():
         sources[name][key] = round(value, 4)
     last = {key: stages[-1][key] for key in OWN if key in stages[-1]}
-    changes = [stage["model_changes"] for stage in stages if stage.get("model_changes")]
     found |= last | {"mixture": list(sources.values()), "steps": total}
-    return found | ({"model_changes": changes[-1]} if changes else {})
+    return changed(found, stages)
+
+
+def changed(page: Page, stages: Sequence[Page]) -> Page:
+    """A page of one stage whose model is as the last of the stages leaves it."""
+    changes: Page = {}
+    for stage in stages:
+        changes = merged(changes, stage.get("model_changes") or {})
+    page.pop("model_changes", None)
+    if not changes:
+        return page
+    return page | ({"model": merged(page["model"], changes)} if "model" in page else {"model_changes": changes})
 
 
 def no_balance(page: Page) -> Page:
@@ -157,6 +166,7 @@ def dedicated(page: Page, name: str) -> Page:
     rows = sum(_quota(page, stage, name) * (stage.get("steps") or page["steps"]) for stage in stages)
     found.pop("rows", None)
     found["mixture"] = [{k: v for k, v in sources[name].items() if k != "weight"} | {"quota": ALONE}]
+    found = changed(found, stages)
     return found | {"steps": max(FEWEST, round(rows / ALONE)), "validation": []}
 
 
@@ -182,14 +192,19 @@ ABLATIONS: dict[str, Callable[[Page], Page]] = {
 }
 
 
-def pages(page: Page, share: float, names: Sequence[str] = ()) -> dict[str, Page | str]:
-    """{name: page}, or why there is none; a dedicated model for each of `names`."""
+def pages(page: Page, share: float, names: Sequence[str] = (), fitted: Sequence[Page] = ()) -> dict[str, Page | str]:
+    """{name: page}, or why there is none; a dedicated model for each of `names`.
+
+    Args:
+        fitted: the `connectors` of all runs: what has one stage fits them all at once, where stages only fit the first run's.
+    """
     short = shortened(page, share)
     makers = ABLATIONS | {f"dedicated_{name}": (lambda p, n=name: dedicated(p, n)) for name in names}
     found: dict[str, Page | str] = {}
     for name, make in makers.items():
         try:
-            found[name] = make(short) | {"name": name}
+            made = make(short) | {"name": name}
+            found[name] = made if "stages" in made or not fitted else made | {"connectors": list(fitted)}
         except InputError as nothing:
             found[name] = str(nothing)
     return found
@@ -202,8 +217,9 @@ def main() -> None:
     parser.add_argument("--dedicated", nargs="*", default=[], help="data sets that get a model of their own")
     parser.add_argument("--out", type=Path, default=Path("runs/ablations"))
     arguments = parser.parse_args()
-    whole = joined([yaml.safe_load(path.read_text(encoding="utf-8")) for path in arguments.recipes])
-    for name, page in pages(whole, arguments.share, arguments.dedicated).items():
+    runs = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in arguments.recipes]
+    fitted = [connector for run in runs for connector in run.get("connectors", ())]
+    for name, page in pages(joined(runs), arguments.share, arguments.dedicated, fitted).items():
         if isinstance(page, str):
             print(f"left out: {page}")
             continue
