@@ -310,6 +310,21 @@ def test_pages_of_runs_that_go_on_from_each_other_are_one_page_with_stages(nano)
     assert one == other
 
 
+def test_a_page_of_one_stage_has_the_model_that_the_last_stage_leaves(nano):
+    page = yaml.safe_load(CURRICULUM)
+    page |= {"start": "warm", "model": {"modalities": {"image": {"size": 160, "pooled": "alone"}}}}
+    page["stages"][1]["model_changes"] = {"modalities": {"image": {"pooled": "first"}}}
+    fitted = [{"modality": "image", "pooled": True, "data": [{"data": "emoji/names_en.train.jsonl"}]}]
+    made = nano.ablations.pages(page, 1.0, ["names"], fitted)
+    for name in ("no_curriculum", "dedicated_names"):
+        assert made[name]["model"]["modalities"]["image"] == {"size": 160, "pooled": "first"}
+        assert "model_changes" not in made[name]
+        assert made[name]["connectors"] == fitted
+        Recipe.model_validate(made[name])
+    assert "connectors" not in made["reference"]
+    assert made["reference"]["model"] == page["model"]
+
+
 def test_an_ablation_that_would_change_nothing_says_so(nano):
     page = yaml.safe_load(CURRICULUM)
     flat = {key: page[key] for key in ("name", "start", "rows")} | page["stages"][0]

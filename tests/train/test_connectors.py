@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from small import tiny_model, tiny_tokenizer
 
 from monoglot.data.prepare import Preparer
 from monoglot.data.rowfile import RowFile
@@ -93,6 +94,31 @@ def test_a_run_begins_with_it(recipe, tmp_path):
     near = F.cosine_similarity(z[:, None], (words - words.mean(0))[None], dim=2).argmax(1)
     assert [names[k] for k in near.tolist()] == [sample.targets[0] for sample in samples]
     assert (train(fitted, tmp_path / "run", quiet=True) / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("how", ["first", "alone"])
+def test_the_pooled_token_has_its_own(recipe, how):
+    """Of rows with boxes it learns nothing where it is alone, and the connector of cells stays as it is."""
+    images = {"image": {"size": 64, "pooled": how}}
+    after, before = (tiny_model(encoders=True, modalities=images) for _ in range(2))
+    tokenizer = tiny_tokenizer()
+    fitted = recipe(connectors=[FIT[0] | {"pooled": True, "data": FIT[0]["data"][:1]}])
+    begin_connectors(fitted, after, tokenizer, quiet=True)
+    changed = {n for n, t in after.state_dict().items() if not torch.equal(t, before.state_dict()[n])}
+    assert changed == {"source.pooled.image.weight", "source.pooled.image.bias"}
+    boxes = recipe(connectors=[FIT[0] | {"data": FIT[0]["data"][1:]}])
+    if how == "alone":
+        with pytest.raises(InputError, match="no row has image and an answer"):
+            begin_connectors(boxes, after, tokenizer, quiet=True)
+    else:
+        begin_connectors(boxes, after, tokenizer, quiet=True)
+
+
+def test_a_connector_that_is_not_there_is_told_before_anything_is_encoded(recipe):
+    page = recipe(connectors=[FIT[0] | {"pooled": True, "data": [{"data": "not-there.jsonl"}]}])
+    model, tokenizer, _ = start_model(page)
+    with pytest.raises(InputError, match="no pooled token of image; give the modality `pooled: first`"):
+        begin_connectors(page, model, tokenizer, quiet=True)
 
 
 def test_one_answer_fits_nothing(recipe, tmp_path):

@@ -44,6 +44,11 @@ def begin_connectors(recipe: Recipe, model: UnifiedModel, tokenizer: Tokenizer, 
     preparer = CachingPreparer(tokenizer, model.config)
     preparer.cache = cache = open_cache(model, recipe.feature_cache.gigabytes, recipe.feature_cache.folder)
     for page in recipe.connectors:
+        table = model.source.pooled if page.pooled else model.source.connectors
+        for name in (page.modality, *page.also) if page.pooled else ():
+            if name not in table:
+                wrong = f"this model has no pooled token of {name}"
+                raise InputError.at("recipe", "connectors", wrong, "give the modality `pooled: first`")
         x, answers = [], []
         for source in page.data:
             rows = RowFile(Path(recipe.data_folder) / source.data, limit=source.limit)
@@ -64,10 +69,6 @@ def begin_connectors(recipe: Recipe, model: UnifiedModel, tokenizer: Tokenizer, 
         )
         with torch.no_grad():
             for name in (page.modality, *page.also):
-                table = model.source.pooled if page.pooled else model.source.connectors
-                if name not in table:
-                    wrong = f"this model has no pooled token of {name}"
-                    raise InputError.at("recipe", "connectors", wrong, "give the modality `pooled: first`")
                 connector = cast(nn.Linear, table[name])
                 connector.weight.copy_(weight)
                 connector.bias.copy_(bias)
@@ -87,7 +88,7 @@ def region_features(
 ) -> list[tuple[Tensor, str]]:
     """(float32[C], answer) of each row with one item of the modality: the mean of its tokens, or of those under the row's box.
 
-    What a row with a box is about is its phrase (`grounding`) or its answer (`region_caption`).
+    A row with a box is left out where pooled tokens are alone. What a row with a box is about is its phrase (`grounding`) or its answer (`region_caption`).
     """
     usable = [
         sample for sample in samples if [media.modality for media in sample.media] == [modality] and _about(sample)
