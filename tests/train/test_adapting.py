@@ -28,7 +28,7 @@ WATCHED = {
     "steps": 24,
     "validation": [{"name": "v", "data": "held_out.jsonl"}],
     "validate_every": 3,
-    "optimizer": {"lr": 0.15, "warmup": 0, "schedule": "constant"},
+    "optimizer": {"lr": 0.3, "warmup": 0, "schedule": "constant"},
     "plateau": {"scores": ["v"], "patience": 90, "best": True},
 }
 """A rate so high that the last weights are not the best."""

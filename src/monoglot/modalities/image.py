@@ -76,6 +76,9 @@ class ImageConfig(BaseModel):
         "none",
         description="The mean of all tokens as one more token that stands for the whole picture, or in their place.",
     )
+    pooled_words: int = Field(
+        0, ge=0, description="Answers whose words the pooled token is a mixture of; 0: a linear map of the picture."
+    )
     published: bool = Field(
         False,
         description=f"{PUBLISHED} Pictures: no EXIF orientation, colours under transparency, see `sampled_tokens`.",
@@ -93,6 +96,8 @@ class ImageConfig(BaseModel):
     def _pooled_has_a_place(self) -> ImageConfig:
         if self.pooled != "none" and (self.published or self.positions == "none"):
             raise ValueError("pooled: needs positions, and not `published`, which has no such token")
+        if self.pooled_words and self.pooled == "none":
+            raise ValueError("pooled_words: needs a pooled token; give `pooled: first`")
         return self
 
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from monoglot.data.collate import Batch
 from monoglot.modalities.base import Encoder
 from monoglot.model.config import ModelConfig
+from monoglot.model.layers import dropout
 from monoglot.model.positions import grid_cells, grid_distance, grid_waves, token_buckets, waves
 
 _SPARE_ROWS = 2  # the published position tables have two rows that nothing uses
@@ -59,6 +59,22 @@ class Relations:
         return self.grid + grid_distance(cells[..., :, None], cells[..., None, :], self.side)
 
 
+class WordMixture(nn.Module):
+    """A medium said in words: features float[N, C] -> float[N, D], a mixture of the words of K answers by how likely each is.
+
+    Its axes, classes and words are fitted by a recipe's `connectors` (train/connectors.py); else they begin at random.
+    """
+
+    def __init__(self, channels: int, answers: int, width: int):
+        super().__init__()
+        self.axes = nn.Linear(channels, width)
+        self.scores = nn.Linear(width, answers)
+        self.words = nn.Linear(answers, width, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.words(self.scores(self.axes(features)).softmax(-1))
+
+
 class SourcePlace(nn.Module):
     """Puts words and media features in their places."""
 
@@ -74,9 +90,10 @@ class SourcePlace(nn.Module):
         )
         self.pooled = nn.ModuleDict(
             {
-                name: nn.Linear(encoder.channels, c.width)
+                name: WordMixture(encoder.channels, count, c.width) if count else nn.Linear(encoder.channels, c.width)
                 for name, encoder in encoders.items()
                 if getattr(c.modalities[name], "pooled", "none") != "none"
+                for count in (c.modalities[name].pooled_words,)
             }
         )
         self.cells = nn.ModuleDict(
@@ -141,7 +158,7 @@ class SourcePlace(nn.Module):
                     .index_copy(0, flat, self.cell_norm(where).to(x.dtype))
                     .view(rows, columns, -1)
                 )
-        x = F.dropout(x, self.c.dropout, self.training) * batch.source_valid[..., None]
+        x = dropout(x, self.c.dropout, training=self.training) * batch.source_valid[..., None]
 
         relations = None
         if self.untied:
@@ -219,7 +236,7 @@ class TargetPlace(nn.Module):
         embedded = self.word_norm(x if self.untied else x + self.text_positions.weight[places])
         if code_rows is not None and self._writes_codes(code_rows):
             embedded = torch.where(code_rows[:, None, None], self.code_norm(x), embedded)
-        return F.dropout(embedded, self.c.dropout, self.training)
+        return dropout(embedded, self.c.dropout, training=self.training)
 
     def places(self, end: int, code_rows: Tensor | None) -> tuple[Tensor, Tensor]:
         """Positions and relations as `forward` returns them ('untied')."""

@@ -1,6 +1,6 @@
 """Connectors that begin where media of one answer already lie close together, and near its words: closed form, before the first step.
 
-rows -> features of frozen encoders, a box's own cells alone -> linear discriminants -> turned towards the words -> a connector of cells or pooled tokens
+rows -> features of frozen encoders, a box's own cells alone -> linear discriminants -> turned towards the words, or as classes and their words -> connector
 
 Letters: N rows, C channels of an encoder, K answers, D width of the model.
 Source: linear discriminant analysis (Fisher 1936; Rao 1948) whose axes are turned by orthogonal Procrustes (Schönemann 1966).
@@ -10,19 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 import torch
 import torch.nn.functional as F
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor, nn
+from torch import Tensor
 
 from monoglot.data.features import CachingPreparer, FeatureCache
 from monoglot.data.rowfile import RowFile
 from monoglot.errors import InputError
 from monoglot.modalities.base import Grid
 from monoglot.model.features import features, open_cache
+from monoglot.model.place import WordMixture
 from monoglot.model.unified import UnifiedModel
 from monoglot.nouns import Box, Sample
 from monoglot.text.tokenizer import Tokenizer
@@ -32,6 +32,9 @@ _ROWS = 32
 """Rows that are encoded together."""
 RIDGE = 1e-4
 """Added to the within-class covariance of features whose mean length is 1. With 3e-4 fewer unseen drawings are named (docs/log.md)."""
+_FOLDS = 6
+_SHARPNESS = (0.005, 0.007, 0.01, 0.015, 0.02, 0.03, 0.05, 0.07, 0.1, 0.2, 0.5)
+"""Factors of a squared distance; 0.5 would be right if rows that are new scattered like those that the discriminants know."""
 
 
 def begin_connectors(recipe: Recipe, model: UnifiedModel, tokenizer: Tokenizer, *, quiet: bool = False) -> None:
@@ -64,14 +67,17 @@ def begin_connectors(recipe: Recipe, model: UnifiedModel, tokenizer: Tokenizer, 
             wrong = f"all rows have the answer {names[0]!r}"
             raise InputError.at("recipe", "connectors", wrong, "give rows with several answers")
         labels = torch.tensor([names.index(answer) for answer in answers])
-        weight, bias = toward_words(
-            torch.stack(x).double(), labels, word_means(model, tokenizer, names).double(), width=model.config.width
-        )
-        with torch.no_grad():
-            for name in (page.modality, *page.also):
-                connector = cast(nn.Linear, table[name])
-                connector.weight.copy_(weight)
-                connector.bias.copy_(bias)
+        fitted = torch.stack(x).double(), labels, word_means(model, tokenizer, names).double()
+        for name in (page.modality, *page.also):
+            connector = table[name]
+            if isinstance(connector, WordMixture):
+                if len(names) != (count := connector.scores.out_features):
+                    wrong = f"the rows have {len(names)} answers, pooled_words of {name} is {count}"
+                    raise InputError.at("recipe", "connectors", wrong, f"give it `pooled_words: {len(names)}`")
+                weights = mixture_of_words(*fitted, width=model.config.width)
+            else:
+                weights = dict(zip(("weight", "bias"), toward_words(*fitted, width=model.config.width)))
+            connector.load_state_dict(weights)
     if cache is not None:
         cache.close()
 
@@ -160,20 +166,86 @@ def toward_words(x: Tensor, labels: Tensor, words: Tensor, *, width: int) -> tup
     >>> (x @ weight.T + bias).argmax(1).tolist()
     [0, 0, 1, 1]
     """
+    axes, bias = discriminants(x, labels, len(words), width=width)
+    z = x @ axes.T + bias
+    target = words - words.mean(0)
+    left, _, right = torch.linalg.svd(_means(z, labels, len(words)).T @ target, full_matrices=False)
+    scale = target.norm(dim=1).mean() / z.norm(dim=1).mean()
+    turn = scale * (left @ right).T  # [D, axes]
+    return turn @ axes, turn @ bias
+
+
+def mixture_of_words(x: Tensor, labels: Tensor, words: Tensor, *, width: int) -> dict[str, Tensor]:
+    """The state of a `WordMixture` that says of x how likely each class is by its discriminants, and mixes their words.
+
+    How sharply distances tell classes apart is what foretells rows best that the discriminants were not fitted to: among so many channels, those
+    that they were fitted to always lie closer. Arguments as of `toward_words`.
+
+    >>> x = torch.tensor([[0.0, 0, 9], [0, 1, -9], [5, 0, 8], [5, 1, -8]], dtype=torch.float64)
+    >>> {name: tuple(weights.shape) for name, weights in mixture_of_words(x, torch.tensor([0, 0, 1, 1]), torch.eye(2).double(), width=2).items()}
+    {'axes.weight': (2, 3), 'axes.bias': (2,), 'scores.weight': (2, 2), 'scores.bias': (2,), 'words.weight': (2, 2)}
+    """
+    count = len(words)
+    part = torch.arange(len(x)) % _FOLDS
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    surprise = torch.zeros(len(_SHARPNESS), dtype=x.dtype)
+    for fold in range(_FOLDS):
+        held_out, rest = order[part == fold], order[part != fold]
+        known = torch.isin(labels, labels[rest])
+        held_out = held_out[known[held_out]]
+        if not len(held_out) or len(labels[rest].unique()) < 2:
+            continue
+        axes, bias = discriminants(x[rest], labels[rest], count, width=width)
+        means = _means(x[rest] @ axes.T + bias, labels[rest], count)
+        scores = _nearness(x[held_out] @ axes.T + bias, means)
+        scores[:, labels[rest].bincount(minlength=count) == 0] = float("-inf")
+        for index, sharpness in enumerate(_SHARPNESS):
+            surprise[index] += F.cross_entropy(sharpness * scores, labels[held_out], reduction="sum")
+    sharpness = _SHARPNESS[int(surprise.argmin())]
+    axes, bias = discriminants(x, labels, count, width=width)
+    means = _means(x @ axes.T + bias, labels, count)
+    pad = (0, 0, 0, width - len(axes))
+    return {
+        "axes.weight": F.pad(axes, pad),
+        "axes.bias": F.pad(bias, pad[2:]),
+        "scores.weight": F.pad(2 * sharpness * means, (0, width - len(axes))),
+        "scores.bias": -sharpness * means.square().sum(1),
+        "words.weight": words.T.contiguous(),
+    }
+
+
+def _nearness(z: Tensor, means: Tensor) -> Tensor:
+    """float64[N, K]: minus the squared distance of each row to each class, but for what all classes have in common."""
+    return 2 * z @ means.T - means.square().sum(1)
+
+
+def _means(z: Tensor, labels: Tensor, count: int) -> Tensor:
+    """float64[K, D]: mean of each class; 0 for one without rows."""
+    summed = torch.zeros(count, z.shape[1], dtype=z.dtype).index_add_(0, labels, z)
+    return summed / labels.bincount(minlength=count).clamp(min=1)[:, None]
+
+
+def discriminants(x: Tensor, labels: Tensor, count: int, *, width: int) -> tuple[Tensor, Tensor]:
+    """A linear map to the at most D axes that part classes best, on which rows of a class scatter by 1 in all directions.
+
+    Args:
+        x: float64[N, C].
+        labels: int64[N] of 0 .. K - 1, of which some may have no row.
+        count: K.
+        width: D.
+
+    Returns:
+        weight float64[A, C], bias float64[A] with A the smaller of C, K and D; the mean class comes to lie at 0.
+    """
     centre = x.mean(0)
     length = (x - centre).norm(dim=1).mean()
     z = (x - centre) / length
-    means = torch.zeros(len(words), x.shape[1], dtype=x.dtype).index_add_(0, labels, z)
-    means /= labels.bincount(minlength=len(words))[:, None]
+    means = _means(z, labels, count)
     within = z - means[labels]
     covariance = within.T @ within / len(z) + RIDGE * torch.eye(x.shape[1], dtype=x.dtype)
     whiten = torch.linalg.cholesky(torch.linalg.inv(covariance))  # [C, C]
+    means = means[labels.unique()]
     middle = means.mean(0)
-    classes = (means - middle) @ whiten
-    axes = torch.linalg.svd(classes, full_matrices=False).Vh[:width].T  # [C, at most D]: the widest between classes
-    target = words - words.mean(0)
-    left, _, right = torch.linalg.svd((classes @ axes).T @ target, full_matrices=False)
-    turned = whiten @ axes @ left @ right  # [C, D]
-    scale = target.norm(dim=1).mean() / ((z - middle) @ turned).norm(dim=1).mean()
-    weight = (turned * scale / length).T
+    axes = torch.linalg.svd((means - middle) @ whiten, full_matrices=False).Vh[:width]  # the widest between classes
+    weight = axes @ whiten.T / length
     return weight, -(weight @ (centre + length * middle))

@@ -43,6 +43,8 @@ from monoglot.train.recipe import Recipe, Source
 AHEAD = 32
 """Steps that may be read before the one that is computed; quotas only change beyond them, so that the rows of a step never depend on how it is read."""
 _READY = 3  # steps that the thread keeps ready
+PART_TOKENS = 500
+"""What a part costs beside its tokens, in tokens: bringing nano's weights to bfloat16 and adding up their gradients (docs/log.md)."""
 _PROBED = 8  # rows of each data set among which a good one is looked for
 
 
@@ -86,7 +88,7 @@ class Part:
 
 @dataclass
 class Step:
-    """The rows of one step, in parts of similar length so that little is padded."""
+    """The rows of one step, in parts of similar length."""
 
     index: int
     parts: list[Part]
@@ -418,24 +420,37 @@ def together(
     return parts
 
 
-def similar_lengths(sizes: list[tuple[int, int]], waste: float = 0.1) -> list[list[int]]:
-    """Indices in groups of similar (source, target) lengths: padding a group to its longest adds at most that share to its tokens.
+def similar_lengths(sizes: list[tuple[int, int]], a_part: int = PART_TOKENS) -> list[list[int]]:
+    """Indices in groups of similar (source, target) lengths that are the cheapest to compute, padding included.
 
-    >>> similar_lengths([(10, 2), (200, 2), (11, 2), (190, 2)])
+    Args:
+        sizes: (source, target) tokens of each row.
+        a_part: what a group costs beside its tokens, in tokens; 0 pads nothing.
+
+    >>> similar_lengths([(10, 2), (200, 2), (11, 2), (190, 2)], a_part=50)
     [[0, 2], [3, 1]]
     """
-    groups: list[list[int]] = []
-    tokens, longest = 0, (0, 0)
+    rows: dict[tuple[int, int], list[int]] = {}
     for index in sorted(range(len(sizes)), key=lambda i: (sum(sizes[i]), sizes[i])):
-        source, target = sizes[index]
-        grown = (max(longest[0], source), max(longest[1], target))
-        padded = sum(grown) * (len(groups[-1]) + 1) if groups else 0
-        if not groups or padded > (1 + waste) * (tokens + source + target):
-            groups.append([])
-            tokens, grown = 0, (source, target)
-        groups[-1].append(index)
-        tokens, longest = tokens + source + target, grown
-    return groups
+        rows.setdefault(sizes[index], []).append(index)
+    kinds = list(rows)
+    # best[n]: (cost, first kind of the last group) of the n shortest kinds; a group is a run of kinds.
+    best: list[tuple[int, int]] = [(0, 0)]
+    for end in range(1, len(kinds) + 1):
+        source = target = count = 0
+        choices = []
+        for first in reversed(range(end)):
+            source, target = max(source, kinds[first][0]), max(target, kinds[first][1])
+            count += len(rows[kinds[first]])
+            choices.append((best[first][0] + a_part + count * (source + target), first))
+        best.append(min(choices))
+    groups: list[list[int]] = []
+    end = len(kinds)
+    while end:
+        first = best[end][1]
+        groups.append([index for kind in kinds[first:end] for index in rows[kind]])
+        end = first
+    return groups[::-1]
 
 
 @lru_cache(maxsize=64)
