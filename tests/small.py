@@ -23,7 +23,14 @@ MODALITY_SETTINGS = {
     "audio": {"pad_seconds": 0.1, "max_seconds": 0.5},
 }
 
-POOLED = {how: {"modalities": MODALITY_SETTINGS | {"image": {"size": 64, "pooled": how}}} for how in ("first", "alone")}
+POOLED = {
+    name: {"modalities": MODALITY_SETTINGS | {"image": {"size": 64} | image}}
+    for name, image in {
+        "first": {"pooled": "first"},
+        "alone": {"pooled": "alone"},
+        "words": {"pooled": "first", "pooled_words": 5},
+    }.items()
+}
 """Changes of a configuration whose pictures have a token that stands for the whole."""
 
 ENCODER_SETTINGS = {"cnn14": {"pad_seconds": 0.2}}

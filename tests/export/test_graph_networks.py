@@ -61,7 +61,7 @@ def cut(model) -> Any:
     return pieces
 
 
-@pytest.mark.parametrize("changes", [{}, POOLED["first"], POOLED["alone"]])
+@pytest.mark.parametrize("changes", [{}, *POOLED.values()])
 @pytest.mark.parametrize("positions", ["added", "untied"])
 def test_a_mixed_and_padded_batch_is_read_and_answered_alike(positions, changes):
     """Rows of every length and medium beside one another; then six tokens one by one against all at once."""

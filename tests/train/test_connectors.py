@@ -14,7 +14,8 @@ from monoglot.data.prepare import Preparer
 from monoglot.data.rowfile import RowFile
 from monoglot.errors import InputError
 from monoglot.modalities.base import Grid
-from monoglot.train.connectors import begin_connectors, share_of_cells, toward_words, word_means
+from monoglot.model.place import WordMixture
+from monoglot.train.connectors import begin_connectors, mixture_of_words, share_of_cells, toward_words, word_means
 from monoglot.train.loop import train
 from monoglot.train.start import start_model
 
@@ -65,6 +66,39 @@ def test_no_turn_of_the_axes_brings_it_nearer_to_the_words(hands):
         assert ((means @ turn) * target).sum() <= found + 1e-9
 
 
+def test_a_mixture_is_as_sure_as_the_linear_discriminants():
+    """With rows enough, what new ones foretell is what theory says: probabilities are those of scikit-learn, words are mixed by them."""
+    g = torch.Generator().manual_seed(0)
+    means, words = (
+        1.5 * torch.randn(CLASSES, 4, generator=g).double(),
+        torch.randn(CLASSES, WIDTH, generator=g).double(),
+    )
+    labels = torch.arange(CLASSES).repeat(500)
+    x = means[labels] + torch.randn(len(labels), 4, generator=g) @ torch.diag(torch.tensor([0.5, 1.0, 1.5, 2.0]))
+    mixture = WordMixture(4, CLASSES, WIDTH).double()
+    mixture.load_state_dict(mixture_of_words(x.double(), labels, words, width=WIDTH))
+    ours = mixture.scores(mixture.axes(x.double())).softmax(1)
+    theirs = torch.from_numpy(LinearDiscriminantAnalysis().fit(x.numpy(), labels.numpy()).predict_proba(x.numpy()))
+    assert 0.3 < theirs.max(1).values.mean() < 0.9, "otherwise being sure is no art"
+    assert (ours - theirs).abs().max() < 0.02
+    torch.testing.assert_close(mixture(x.double()), ours @ words)
+
+
+def test_a_mixture_of_few_rows_is_less_sure(hands):
+    """Thirty rows in twenty channels lie close to their own means, new ones do not: nobody may be as sure as theory says."""
+    x, labels, words, _ = hands
+    few = torch.arange(len(x)) < 5 * CLASSES
+    mixture = WordMixture(CHANNELS, CLASSES, WIDTH).double()
+    mixture.load_state_dict(mixture_of_words(x[few], labels[few], words, width=WIDTH))
+    scores = mixture.scores(mixture.axes(x[~few]))
+    theory = -torch.cdist(mixture.axes(x[~few]), _means(mixture.axes(x[few]), labels[few])).square() / 2
+    assert F.cross_entropy(scores, labels[~few]) < 0.8 * F.cross_entropy(theory, labels[~few])
+
+
+def _means(z, labels):
+    return torch.stack([z[labels == k].mean(0) for k in range(CLASSES)])
+
+
 def test_a_box_counts_the_cells_under_it():
     grid = Grid(1, 2, 4)
     assert share_of_cells(None, grid).tolist() == [1 / 8] * 8
@@ -112,6 +146,31 @@ def test_the_pooled_token_has_its_own(recipe, how):
             begin_connectors(boxes, after, tokenizer, quiet=True)
     else:
         begin_connectors(boxes, after, tokenizer, quiet=True)
+
+
+def test_a_pooled_token_says_words(recipe, tmp_path):
+    """A picture that it was fitted to becomes the words of its answer; another number of answers is told, with the right one."""
+    rows = RowFile(tmp_path / "name.jsonl")
+    samples = [rows[k] for k in range(len(rows))]
+    names = sorted({sample.targets[0] for sample in samples})
+    tokenizer = tiny_tokenizer()
+    fitted = recipe(connectors=[FIT[0] | {"pooled": True, "data": FIT[0]["data"][:1]}])
+    for count in (len(names), len(names) + 1):
+        images = {"image": {"size": 64, "pooled": "alone", "pooled_words": count}}
+        model = tiny_model(encoders=True, modalities=images)
+        if count != len(names):
+            with pytest.raises(
+                InputError, match=rf"have {len(names)} answers, .* give it `pooled_words: {len(names)}`"
+            ):
+                begin_connectors(fitted, model, tokenizer, quiet=True)
+            continue
+        begin_connectors(fitted, model, tokenizer, quiet=True)
+        preparer = Preparer(tokenizer, model.config)
+        batch = preparer.collate([preparer.example(sample, with_target=False) for sample in samples])
+        said = model.source.pooled["image"](torch.cat(model.encode_media(batch.media)["image"]))
+        words = word_means(model, tokenizer, names)
+        near = torch.cdist(said, words).argmin(1)
+        assert [names[k] for k in near.tolist()] == [sample.targets[0] for sample in samples]
 
 
 def test_a_connector_that_is_not_there_is_told_before_anything_is_encoded(recipe):
