@@ -28,7 +28,7 @@ POOLED = {
     for name, image in {
         "first": {"pooled": "first"},
         "alone": {"pooled": "alone"},
-        "words": {"pooled": "first", "pooled_words": 5},
+        "words": {"pooled": "first", "pooled_words": 5, "words": 3},
     }.items()
 }
 """Changes of a configuration whose pictures have a token that stands for the whole."""

@@ -14,7 +14,7 @@ from monoglot.data.prepare import Preparer
 from monoglot.data.rowfile import RowFile
 from monoglot.errors import InputError
 from monoglot.modalities.base import Grid
-from monoglot.model.place import WordMixture
+from monoglot.model.place import WordConnector
 from monoglot.train.connectors import begin_connectors, mixture_of_words, share_of_cells, toward_words, word_means
 from monoglot.train.loop import train
 from monoglot.train.start import start_model
@@ -75,7 +75,7 @@ def test_a_mixture_is_as_sure_as_the_linear_discriminants():
     )
     labels = torch.arange(CLASSES).repeat(500)
     x = means[labels] + torch.randn(len(labels), 4, generator=g) @ torch.diag(torch.tensor([0.5, 1.0, 1.5, 2.0]))
-    mixture = WordMixture(4, CLASSES, WIDTH).double()
+    mixture = WordConnector(4, WIDTH, CLASSES).double()
     mixture.load_state_dict(mixture_of_words(x.double(), labels, words, width=WIDTH))
     ours = mixture.scores(mixture.axes(x.double())).softmax(1)
     theirs = torch.from_numpy(LinearDiscriminantAnalysis().fit(x.numpy(), labels.numpy()).predict_proba(x.numpy()))
@@ -88,7 +88,7 @@ def test_a_mixture_of_few_rows_is_less_sure(hands):
     """Thirty rows in twenty channels lie close to their own means, new ones do not: nobody may be as sure as theory says."""
     x, labels, words, _ = hands
     few = torch.arange(len(x)) < 5 * CLASSES
-    mixture = WordMixture(CHANNELS, CLASSES, WIDTH).double()
+    mixture = WordConnector(CHANNELS, WIDTH, CLASSES).double()
     mixture.load_state_dict(mixture_of_words(x[few], labels[few], words, width=WIDTH))
     scores = mixture.scores(mixture.axes(x[~few]))
     theory = -torch.cdist(mixture.axes(x[~few]), _means(mixture.axes(x[few]), labels[few])).square() / 2

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from monoglot.errors import InputError
 from monoglot.export.networks import HeadNetwork, MediaNetwork, SourceNetwork, StepNetwork
 from monoglot.files import atomic_path
+from monoglot.modalities.base import Encoder
 from monoglot.model.head import Head
 from monoglot.model.unified import UnifiedModel
 from monoglot.text.vocabulary import BOS
@@ -97,7 +98,7 @@ def _source_graph(model: UnifiedModel) -> Graph:
         places = (torch.arange(rows)[:, None] * length + columns).flatten()
         axes = {0: f"{name}_tokens"}
         values = {
-            "features": torch.zeros(len(places), cast(nn.Linear, model.source.connectors[name]).in_features),
+            "features": torch.zeros(len(places), cast(Encoder, model.encoders[name]).channels),
             "places": places,
             "cells": torch.ones_like(places),
             "frames": torch.zeros_like(places),

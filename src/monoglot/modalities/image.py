@@ -76,9 +76,10 @@ class ImageConfig(BaseModel):
         "none",
         description="The mean of all tokens as one more token that stands for the whole picture, or in their place.",
     )
-    pooled_words: int = Field(
-        0, ge=0, description="Answers whose words the pooled token is a mixture of; 0: a linear map of the picture."
+    words: int = Field(
+        0, ge=0, description="Answers whose words a token is a mixture of, beside a linear map; 0: that map alone."
     )
+    pooled_words: int = Field(0, ge=0, description="The same of the pooled token.")
     published: bool = Field(
         False,
         description=f"{PUBLISHED} Pictures: no EXIF orientation, colours under transparency, see `sampled_tokens`.",

@@ -59,20 +59,25 @@ class Relations:
         return self.grid + grid_distance(cells[..., :, None], cells[..., None, :], self.side)
 
 
-class WordMixture(nn.Module):
-    """A medium said in words: features float[N, C] -> float[N, D], a mixture of the words of K answers by how likely each is.
+class WordConnector(nn.Module):
+    """A medium said in words: features float[N, C] -> float[N, D], a mixture of the words of K answers by how likely each is, and a linear map beside it.
 
-    Its axes, classes and words are fitted by a recipe's `connectors` (train/connectors.py); else they begin at random.
+    A recipe's `connectors` fit it and let the linear map begin at 0 (train/connectors.py); else all of it begins at random.
     """
 
-    def __init__(self, channels: int, answers: int, width: int):
+    def __init__(self, channels: int, width: int, answers: int):
         super().__init__()
+        self.linear = nn.Linear(channels, width)
         self.axes = nn.Linear(channels, width)
         self.scores = nn.Linear(width, answers)
         self.words = nn.Linear(answers, width, bias=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.words(self.scores(self.axes(features)).softmax(-1))
+        return self.linear(features) + self.words(self.scores(self.axes(features)).softmax(-1))
+
+
+def _connector(channels: int, width: int, answers: int) -> nn.Module:
+    return WordConnector(channels, width, answers) if answers else nn.Linear(channels, width)
 
 
 class SourcePlace(nn.Module):
@@ -86,14 +91,16 @@ class SourcePlace(nn.Module):
         self.media_norm = nn.LayerNorm(c.width)
         self.text_positions = nn.Embedding(c.source_positions + _SPARE_ROWS, c.width)
         self.connectors = nn.ModuleDict(
-            {name: nn.Linear(encoder.channels, c.width) for name, encoder in encoders.items()}
+            {
+                name: _connector(encoder.channels, c.width, getattr(c.modalities[name], "words", 0))
+                for name, encoder in encoders.items()
+            }
         )
         self.pooled = nn.ModuleDict(
             {
-                name: WordMixture(encoder.channels, count, c.width) if count else nn.Linear(encoder.channels, c.width)
+                name: _connector(encoder.channels, c.width, c.modalities[name].pooled_words)
                 for name, encoder in encoders.items()
                 if getattr(c.modalities[name], "pooled", "none") != "none"
-                for count in (c.modalities[name].pooled_words,)
             }
         )
         self.cells = nn.ModuleDict(

@@ -22,7 +22,7 @@ from monoglot.data.rowfile import RowFile
 from monoglot.errors import InputError
 from monoglot.modalities.base import Grid
 from monoglot.model.features import features, open_cache
-from monoglot.model.place import WordMixture
+from monoglot.model.place import WordConnector
 from monoglot.model.unified import UnifiedModel
 from monoglot.nouns import Box, Sample
 from monoglot.text.tokenizer import Tokenizer
@@ -70,10 +70,11 @@ def begin_connectors(recipe: Recipe, model: UnifiedModel, tokenizer: Tokenizer, 
         fitted = torch.stack(x).double(), labels, word_means(model, tokenizer, names).double()
         for name in (page.modality, *page.also):
             connector = table[name]
-            if isinstance(connector, WordMixture):
+            if isinstance(connector, WordConnector):
                 if len(names) != (count := connector.scores.out_features):
-                    wrong = f"the rows have {len(names)} answers, pooled_words of {name} is {count}"
-                    raise InputError.at("recipe", "connectors", wrong, f"give it `pooled_words: {len(names)}`")
+                    field = "pooled_words" if page.pooled else "words"
+                    wrong = f"the rows have {len(names)} answers, {field} of {name} is {count}"
+                    raise InputError.at("recipe", "connectors", wrong, f"give it `{field}: {len(names)}`")
                 weights = mixture_of_words(*fitted, width=model.config.width)
             else:
                 weights = dict(zip(("weight", "bias"), toward_words(*fitted, width=model.config.width)))
@@ -176,14 +177,18 @@ def toward_words(x: Tensor, labels: Tensor, words: Tensor, *, width: int) -> tup
 
 
 def mixture_of_words(x: Tensor, labels: Tensor, words: Tensor, *, width: int) -> dict[str, Tensor]:
-    """The state of a `WordMixture` that says of x how likely each class is by its discriminants, and mixes their words.
+    """The state of a `WordConnector` that says of x how likely each class is by its discriminants, mixes their words, and adds nothing.
 
     How sharply distances tell classes apart is what foretells rows best that the discriminants were not fitted to: among so many channels, those
     that they were fitted to always lie closer. Arguments as of `toward_words`.
 
     >>> x = torch.tensor([[0.0, 0, 9], [0, 1, -9], [5, 0, 8], [5, 1, -8]], dtype=torch.float64)
-    >>> {name: tuple(weights.shape) for name, weights in mixture_of_words(x, torch.tensor([0, 0, 1, 1]), torch.eye(2).double(), width=2).items()}
-    {'axes.weight': (2, 3), 'axes.bias': (2,), 'scores.weight': (2, 2), 'scores.bias': (2,), 'words.weight': (2, 2)}
+    >>> state = mixture_of_words(x, torch.tensor([0, 0, 1, 1]), torch.eye(2).double(), width=2)
+    >>> connector = WordConnector(3, 2, answers=2).double()
+    >>> connector.load_state_dict(state)
+    <All keys matched successfully>
+    >>> connector(x).round().abs().tolist()
+    [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]
     """
     count = len(words)
     part = torch.arange(len(x)) % _FOLDS
@@ -206,6 +211,8 @@ def mixture_of_words(x: Tensor, labels: Tensor, words: Tensor, *, width: int) ->
     means = _means(x @ axes.T + bias, labels, count)
     pad = (0, 0, 0, width - len(axes))
     return {
+        "linear.weight": x.new_zeros(width, x.shape[1]),
+        "linear.bias": x.new_zeros(width),
         "axes.weight": F.pad(axes, pad),
         "axes.bias": F.pad(bias, pad[2:]),
         "scores.weight": F.pad(2 * sharpness * means, (0, width - len(axes))),
