@@ -40,11 +40,13 @@ def answer(folder: Path, path: str, task: str, text: str, choices: list[str], la
     # picture -> features[L, C]
     size, cell = spec["media"]["image"]["settings"]["size"], spec["media"]["image"]["token_pixels"]
     features = session("image.onnx").run(None, {"items": picture(path, size)})[0][0]
-    rows, columns = np.indices((size // cell, size // cell))
+    across, side = range(size // cell), spec["model"]["grid_side"]
+    cells = [row * side + column + 1 for row in across for column in across]
+    if spec["media"]["image"]["settings"]["pooled"] == "first":  # one token more, of cell 0
+        cells, features = [0, *cells], np.concatenate([features.mean(0, keepdims=True), features])
 
     # prompt -> ids, with room for the picture's tokens
-    prompts = spec["tasks"][task]["prompts"]["image"]
-    ids = []
+    prompts, ids = spec["tasks"][task]["prompts"]["image"], []
     for part in prompts.get(lang) or prompts["any"]:
         if part == "{image}":
             first = len(ids)
@@ -55,7 +57,7 @@ def answer(folder: Path, path: str, task: str, text: str, choices: list[str], la
     item, places = np.zeros((1, len(ids)), np.int64), np.arange(first, first + len(features))
     item[0, places] = 1
     given = {"ids": np.array([ids]), "valid": np.ones((1, len(ids)), bool), "item": item, "image_features": features}
-    given |= {"image_places": places, "image_cells": (rows * spec["model"]["grid_side"] + columns + 1).flatten()}
+    given |= {"image_places": places, "image_cells": np.array(cells), "image_pooled": np.int64(np.array(cells) == 0)}
 
     # ids and features -> what the decoder reads
     source, step = session("source.onnx"), session("step.onnx")

@@ -24,14 +24,17 @@ MODALITY_SETTINGS = {
 }
 
 POOLED = {
-    name: {"modalities": MODALITY_SETTINGS | {"image": {"size": 64} | image}}
-    for name, image in {
-        "first": {"pooled": "first"},
-        "alone": {"pooled": "alone"},
-        "words": {"pooled": "first", "pooled_words": 5, "words": 3},
+    name: {"modalities": {of: settings | more.get(of, {}) for of, settings in MODALITY_SETTINGS.items()}}
+    for name, more in {
+        "first": {"image": {"pooled": "first"}},
+        "alone": {"image": {"pooled": "alone"}},
+        "words": {
+            "image": {"pooled": "first", "pooled_words": 5, "words": 3},
+            "audio": {"pooled": "first", "pooled_words": 4},
+        },
     }.items()
 }
-"""Changes of a configuration whose pictures have a token that stands for the whole."""
+"""Changes of a configuration whose pictures, or sounds too, have a token that stands for the whole."""
 
 ENCODER_SETTINGS = {"cnn14": {"pad_seconds": 0.2}}
 """What an encoder needs beside the settings of its modality."""
@@ -68,7 +71,7 @@ class Cells(Encoder):
         return run_by_shape(self._run, items)
 
     def _run(self, stack: Tensor) -> Tensor:
-        settings = self.settings.model_copy(update={"pooled": "none"} if self.name == "image" else {})
+        settings = self.settings.model_copy(update={"pooled": "none"} if self.name != "video" else {})
         tokens = MODALITIES[self.name].grid(stack[0], settings).length
         x = stack.float().flatten(1)
         x = x[:, : x.shape[1] // tokens * tokens].unflatten(1, (tokens, -1)).mean(-1, keepdim=True)

@@ -100,6 +100,7 @@ def _source_graph(model: UnifiedModel) -> Graph:
         values = {
             "features": torch.zeros(len(places), cast(Encoder, model.encoders[name]).channels),
             "places": places,
+            "pooled": torch.zeros_like(places),
             "cells": torch.ones_like(places),
             "frames": torch.zeros_like(places),
         }

@@ -58,15 +58,16 @@ class SourceNetwork(nn.Module):
             self.register_buffer("buckets", _text_relations(model), persistent=False)
 
     def inputs_of(self, name: str) -> tuple[str, ...]:
-        """What a modality brings: its features, where they lie, and which row of the tables of cells and frames each has."""
-        tables = ("cells",) * (name in self.place.cells) + ("frames",) * (name in self.place.frames)
+        """What a modality brings: its features, where they lie, which stand for a whole item, and which row of the tables of cells and frames each has."""
+        owners = {"pooled": self.place.pooled, "cells": self.place.cells, "frames": self.place.frames}
+        tables = (part for part, owner in owners.items() if name in owner)
         return tuple(f"{name}_{part}" for part in ("features", "places", *tables))
 
     def forward(self, ids: Tensor, valid: Tensor, item: Tensor, media: list[Tensor]) -> tuple[Tensor, ...]:
         """ids int64[B, S] (pad where media go), valid bool[B, S], item int64[B, S] (0 text, n the n-th media item of the batch).
 
         Of each modality, in the order of the configuration: features float[N, C], places int64[N] in the flattened [B, S],
-        and, if it has such tables, cells and frames int64[N]; N is 0 for what does not occur.
+        and, if it has such, pooled, cells and frames int64[N]; N is 0 for what does not occur.
 
         Returns states float[B, S, D], keys and values float[B, K, H, S, d], and with untied positions positions float[B, S, D].
         """
@@ -83,10 +84,10 @@ class SourceNetwork(nn.Module):
             features, places = next(given), next(given)
             h = connector(features)
             where: Tensor | None = None
+            if name in place.pooled:
+                h = torch.where(next(given)[:, None] == 1, place.pooled[name](features), h)
             if name in place.cells:
                 cells = next(given)
-                if name in place.pooled:
-                    h = torch.where(cells[:, None] == 0, place.pooled[name](features), h)
                 cell = cell.index_put((places,), cells)
                 where = place.cells[name](cells)
             if name in place.frames:

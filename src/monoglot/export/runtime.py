@@ -146,11 +146,14 @@ class OnnxModel(UnifiedModel):
             none = torch.zeros(0, dtype=torch.long)
             return {
                 f"{name}_features": torch.zeros(0, shape[1]),
-                **{f"{name}_{part}": none for part in ("places", "cells", "frames")},
+                **{f"{name}_{part}": none for part in ("places", "pooled", "cells", "frames")},
             }
         return {
             f"{name}_features": torch.cat(features),
             f"{name}_places": media.flat_places(columns),
+            f"{name}_pooled": torch.zeros(sum(map(len, features)), dtype=torch.long).index_fill(
+                0, media.pooled_places(), 1
+            ),
             f"{name}_cells": torch.cat([self._cells(name, grid) for grid in media.grids]),
             f"{name}_frames": torch.cat(
                 [g.pick(torch.arange(g.frames).repeat_interleave(g.rows * g.cols)) for g in media.grids]

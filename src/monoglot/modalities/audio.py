@@ -85,6 +85,14 @@ class AudioConfig(BaseModel):
         "none",
         description="How tokens get positions: by time; as if they filled a square; or not at all.",
     )
+    pooled: Literal["none", "first"] = Field(
+        "none",
+        description="The mean of all tokens as one more token, before the others, that stands for the whole sound.",
+    )
+    words: int = Field(
+        0, ge=0, description="Answers whose words a token is a mixture of, beside a linear map; 0: that map alone."
+    )
+    pooled_words: int = Field(0, ge=0, description="The same of the pooled token.")
     published: bool = Field(
         False,
         description=f"{PUBLISHED} Sounds: taken as if they had this rate, a random part of longer ones.",
@@ -94,6 +102,12 @@ class AudioConfig(BaseModel):
     @classmethod
     def _as_the_encoder_needs(cls, settings: Any) -> Any:
         return with_defaults(settings, DEFAULTS)
+
+    @model_validator(mode="after")
+    def _pooled_has_a_place(self) -> AudioConfig:
+        if self.pooled_words and self.pooled == "none":
+            raise ValueError("pooled_words: needs a pooled token; give `pooled: first`")
+        return self
 
     @model_validator(mode="after")
     def _cnn14_fits(self) -> AudioConfig:
@@ -335,8 +349,10 @@ def _mono(samples: np.ndarray) -> np.ndarray:
 def grid(item: np.ndarray | Tensor, config: AudioConfig) -> Grid:
     """One token for 320 samples (20 ms), along time; a rest shorter than that is dropped. CNN14: two for 32 frames."""
     if config.encoder == "cnn14":
-        return Grid(1, cnn14.steps(item.shape[-1], config.hop), cnn14.COLUMNS)
-    return Grid(item.shape[-1] // TOKEN, 1, 1)
+        whole = Grid(1, cnn14.steps(item.shape[-1], config.hop), cnn14.COLUMNS)
+    else:
+        whole = Grid(item.shape[-1] // TOKEN, 1, 1)
+    return whole._replace(pooled=config.pooled == "first")
 
 
 # --- model side -------------------------------------------------------------------------------------------------------
