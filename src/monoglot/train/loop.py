@@ -5,6 +5,7 @@ Recipe -> Run -> for each stage: (rows -> parts -> [own answers] -> gradients ->
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,6 +14,9 @@ from monoglot.train.distributed import open_world
 from monoglot.train.recipe import Recipe
 from monoglot.train.run import Run
 from monoglot.train.steps import Step
+
+_COMPILED = 16384
+"""Matrix products that oneDNN keeps compiled; its own 1,024 are fewer than the shapes of a mixture."""
 
 
 def train(recipe: Recipe, folder: Path, *, resume: bool = False, quiet: bool = False) -> Path:
@@ -26,6 +30,7 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, quiet: bool = F
         InputError: the recipe, its data or the folder are not as they must be; told before anything is trained.
         Stopped: the process was asked to stop; where the run stands is saved.
     """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(_COMPILED))  # read when the first is compiled
     world = open_world()
     try:
         with Run(recipe, Path(folder), world, resume=resume, quiet=quiet) as run:

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -36,7 +37,7 @@ from monoglot.files import appending
 from monoglot.nouns import Sample
 from monoglot.rng import stream
 from monoglot.text.tokenizer import Tokenizer
-from monoglot.text.vocabulary import SPECIALS
+from monoglot.text.vocabulary import PAD, SPECIALS
 from monoglot.train.distributed import World
 from monoglot.train.recipe import Recipe, Source
 
@@ -45,6 +46,9 @@ AHEAD = 32
 _READY = 3  # steps that the thread keeps ready
 PART_TOKENS = 500
 """What a part costs beside its tokens, in tokens: bringing nano's weights to bfloat16 and adding up their gradients (docs/log.md)."""
+EVEN_ROWS, EVEN_TOKENS = 8, 4
+"""Parts have a multiple of so many rows where that is cheap, and of so many tokens a row: a processor compiles matrix products for each shape it meets,
+which takes longer than to compute them (docs/log.md)."""
 _PROBED = 8  # rows of each data set among which a good one is looked for
 
 
@@ -347,7 +351,8 @@ class Reader:
         """Examples, collated."""
         allowed = allowed_words(examples, self.preparer.tokenizer) if self.recipe.loss.constrain else None
         samples = [example.sample for example in examples]
-        return Part(self.preparer.collate(examples), torch.tensor(sources), samples, allowed)
+        batch = even(self.preparer.collate(examples), self.preparer.settings.target_positions)
+        return Part(batch, torch.tensor(sources), samples, allowed)
 
 
 class _Drawn(Dataset[Step]):
@@ -401,7 +406,7 @@ def together(
         sizes: (source, target) tokens of each row.
         most_tokens: of a part, padding included; a row that is longer is alone.
 
-    >>> together([(10, 2), (200, 2), (11, 2), (190, 2)])
+    >>> together([(10, 2), (2000, 2), (11, 2), (1900, 2)])
     [[0, 2], [3, 1]]
     >>> together([(10, 2), (10, 2), (10, 2)], most_tokens=24)
     [[0, 1], [2]]
@@ -425,32 +430,56 @@ def similar_lengths(sizes: list[tuple[int, int]], a_part: int = PART_TOKENS) -> 
 
     Args:
         sizes: (source, target) tokens of each row.
-        a_part: what a group costs beside its tokens, in tokens; 0 pads nothing.
+        a_part: what a group costs beside its tokens, in tokens, and once more if its rows are no multiple of EVEN_ROWS.
 
-    >>> similar_lengths([(10, 2), (200, 2), (11, 2), (190, 2)], a_part=50)
+    >>> similar_lengths([(12, 4), (200, 4), (12, 4), (188, 4)], a_part=10)
     [[0, 2], [3, 1]]
     """
-    rows: dict[tuple[int, int], list[int]] = {}
-    for index in sorted(range(len(sizes)), key=lambda i: (sum(sizes[i]), sizes[i])):
-        rows.setdefault(sizes[index], []).append(index)
-    kinds = list(rows)
-    # best[n]: (cost, first kind of the last group) of the n shortest kinds; a group is a run of kinds.
+    order = sorted(range(len(sizes)), key=lambda i: (sum(sizes[i]), sizes[i]))
+    ends = [n for n in range(1, len(order)) if n % EVEN_ROWS == 0 or sizes[order[n]] != sizes[order[n - 1]]]
+    cuts = [0, *ends, len(order)] if order else [0]
+    # best[n]: (cost, where the last group begins, as a cut) of the rows before cut n.
     best: list[tuple[int, int]] = [(0, 0)]
-    for end in range(1, len(kinds) + 1):
-        source = target = count = 0
+    for end in range(1, len(cuts)):
+        source = target = 0
         choices = []
         for first in reversed(range(end)):
-            source, target = max(source, kinds[first][0]), max(target, kinds[first][1])
-            count += len(rows[kinds[first]])
-            choices.append((best[first][0] + a_part + count * (source + target), first))
+            for i in order[cuts[first] : cuts[first + 1]]:
+                source, target = max(source, sizes[i][0]), max(target, sizes[i][1])
+            count = cuts[end] - cuts[first]
+            beside = a_part * (1 + (count % EVEN_ROWS > 0))
+            choices.append((best[first][0] + beside + count * (_even(source) + _even(target)), first))
         best.append(min(choices))
     groups: list[list[int]] = []
-    end = len(kinds)
+    end = len(cuts) - 1
     while end:
         first = best[end][1]
-        groups.append([index for kind in kinds[first:end] for index in rows[kind]])
+        groups.append(order[cuts[first] : cuts[end]])
         end = first
     return groups[::-1]
+
+
+def even(batch: Batch, longest_target: int) -> Batch:
+    """The same rows, padded to an even number of tokens (EVEN_TOKENS): shapes that come again are compiled once."""
+    source = _even(batch.source_ids.shape[1]) - batch.source_ids.shape[1]
+    written = batch.target_in.shape[1]
+    target = max(0, min(_even(written), longest_target) - written)
+    more = {
+        "source_ids": source,
+        "source_valid": source,
+        "target_in": target,
+        "target_out": target,
+        "target_valid": target,
+    }
+    padded: dict[str, Any] = {}
+    for name, count in more.items():
+        tensor = getattr(batch, name)
+        padded[name] = F.pad(tensor, (0, count), value=False if tensor.dtype == torch.bool else PAD)
+    return replace(batch, **padded)
+
+
+def _even(tokens: int) -> int:
+    return -(-tokens // EVEN_TOKENS) * EVEN_TOKENS
 
 
 @lru_cache(maxsize=64)
