@@ -41,14 +41,19 @@ def stages_of(page: Page) -> list[Page]:
 
 
 def joined(written: Sequence[Page]) -> Page:
-    """Pages of runs that go on from each other, as one page: a stage each. What no stage can say is the first one's start, the last one's rest."""
+    """Pages of runs that go on from each other, as one page: a stage each. What no stage can say is the first one's start, the last one's rest.
+
+    Connectors of all runs are fitted before the first step: their encoders are frozen and say the same in each.
+    """
     if len(written) == 1:
         return copy(written[0])
     parts = set(Stage.model_fields)
-    own = {"start", "model", "seed", "connectors"}  # of the first run
+    own = {"start", "model", "seed"}  # of the first run
     page = {key: value for key, value in written[0].items() if key in own}
     for later in written:
         page |= {key: value for key, value in later.items() if key not in parts | own}
+    if fitted := [connector for one in written for connector in one.get("connectors", ())]:
+        page["connectors"] = fitted
     stages = [{key: value for key, value in one.items() if key in parts} for one in written]
     return copy(page | {"name": "nano", "stages": stages})
 
@@ -192,19 +197,14 @@ ABLATIONS: dict[str, Callable[[Page], Page]] = {
 }
 
 
-def pages(page: Page, share: float, names: Sequence[str] = (), fitted: Sequence[Page] = ()) -> dict[str, Page | str]:
-    """{name: page}, or why there is none; a dedicated model for each of `names`.
-
-    Args:
-        fitted: the `connectors` of all runs: what has one stage fits them all at once, where stages only fit the first run's.
-    """
+def pages(page: Page, share: float, names: Sequence[str] = ()) -> dict[str, Page | str]:
+    """{name: page}, or why there is none; a dedicated model for each of `names`."""
     short = shortened(page, share)
     makers = ABLATIONS | {f"dedicated_{name}": (lambda p, n=name: dedicated(p, n)) for name in names}
     found: dict[str, Page | str] = {}
     for name, make in makers.items():
         try:
-            made = make(short) | {"name": name}
-            found[name] = made if "stages" in made or not fitted else made | {"connectors": list(fitted)}
+            found[name] = make(short) | {"name": name}
         except InputError as nothing:
             found[name] = str(nothing)
     return found
@@ -218,8 +218,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/ablations"))
     arguments = parser.parse_args()
     runs = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in arguments.recipes]
-    fitted = [connector for run in runs for connector in run.get("connectors", ())]
-    for name, page in pages(joined(runs), arguments.share, arguments.dedicated, fitted).items():
+    for name, page in pages(joined(runs), arguments.share, arguments.dedicated).items():
         if isinstance(page, str):
             print(f"left out: {page}")
             continue

@@ -300,12 +300,15 @@ def test_pages_of_runs_that_go_on_from_each_other_are_one_page_with_stages(nano)
     shared = {"rows": 16, "balance": "auto"}
     runs = [shared | {"start": start} | stage for start, stage in zip(("nano", "runs/1/model"), whole["stages"])]
     runs[1]["int8"] = ["words"]
+    for run, modality in zip(runs, ("audio", "image")):
+        run["connectors"] = [{"modality": modality, "data": [{"data": "x.jsonl"}]}]
     page = nano.ablations.joined(runs)
     assert (page["start"], page["int8"], [stage["name"] for stage in page["stages"]]) == (
         "nano",
         ["words"],
         ["pictures", "clips"],
     )
+    assert [connector["modality"] for connector in page.pop("connectors")] == ["audio", "image"]
     one, other = (Recipe.model_validate(p).stages for p in (page, whole))
     assert one == other
 
@@ -315,13 +318,13 @@ def test_a_page_of_one_stage_has_the_model_that_the_last_stage_leaves(nano):
     page |= {"start": "warm", "model": {"modalities": {"image": {"size": 160, "pooled": "alone"}}}}
     page["stages"][1]["model_changes"] = {"modalities": {"image": {"pooled": "first"}}}
     fitted = [{"modality": "image", "pooled": True, "data": [{"data": "emoji/names_en.train.jsonl"}]}]
-    made = nano.ablations.pages(page, 1.0, ["names"], fitted)
+    page["connectors"] = fitted
+    made = nano.ablations.pages(page, 1.0, ["names"])
     for name in ("no_curriculum", "dedicated_names"):
         assert made[name]["model"]["modalities"]["image"] == {"size": 160, "pooled": "first"}
         assert "model_changes" not in made[name]
         assert made[name]["connectors"] == fitted
         Recipe.model_validate(made[name])
-    assert "connectors" not in made["reference"]
     assert made["reference"]["model"] == page["model"]
 
 

@@ -132,7 +132,7 @@ def test_a_run_begins_with_it(recipe, tmp_path):
 
 @pytest.mark.parametrize("how", ["first", "alone"])
 def test_the_pooled_token_has_its_own(recipe, how):
-    """Of rows with boxes it learns nothing where it is alone, and the connector of cells stays as it is."""
+    """Of rows with boxes it learns nothing, and the connector of cells stays as it is, which is fitted to the cells of all even where none is read yet."""
     images = {"image": {"size": 64, "pooled": how}}
     after, before = (tiny_model(encoders=True, modalities=images) for _ in range(2))
     tokenizer = tiny_tokenizer()
@@ -140,12 +140,19 @@ def test_the_pooled_token_has_its_own(recipe, how):
     begin_connectors(fitted, after, tokenizer, quiet=True)
     changed = {n for n, t in after.state_dict().items() if not torch.equal(t, before.state_dict()[n])}
     assert changed == {"source.pooled.image.weight", "source.pooled.image.bias"}
-    boxes = recipe(connectors=[FIT[0] | {"data": FIT[0]["data"][1:]}])
+    boxes = FIT[0]["data"][1:]
     if how == "alone":
         with pytest.raises(InputError, match="no row has image and an answer"):
-            begin_connectors(boxes, after, tokenizer, quiet=True)
-    else:
-        begin_connectors(boxes, after, tokenizer, quiet=True)
+            begin_connectors(
+                recipe(connectors=[FIT[0] | {"pooled": True, "data": boxes}]), after, tokenizer, quiet=True
+            )
+    plain = tiny_model(encoders=True, modalities={"image": {"size": 64}})
+    plain.load_state_dict(after.state_dict(), strict=False)
+    cells = recipe(connectors=[FIT[0] | {"data": boxes}])
+    for model in (after, plain):
+        begin_connectors(cells, model, tokenizer, quiet=True)
+    same = zip(after.source.connectors["image"].parameters(), plain.source.connectors["image"].parameters())
+    assert all(torch.allclose(one, other, atol=1e-5) for one, other in same)
 
 
 def test_a_pooled_token_says_words(recipe, tmp_path):
@@ -189,5 +196,5 @@ def test_one_answer_fits_nothing(recipe, tmp_path):
         begin_connectors(page, model, tokenizer, quiet=True)
     assert str(error.value) == "recipe: connectors: all rows have the answer 'red'; give rows with several answers"
     page = recipe(connectors=[{"modality": "audio", "data": [{"data": "red.jsonl"}]}])
-    with pytest.raises(InputError, match=r"no row has audio and an answer; give rows with both"):
+    with pytest.raises(InputError, match="^recipe: connectors: this model has no audio; it has image"):
         begin_connectors(page, model, tokenizer, quiet=True)

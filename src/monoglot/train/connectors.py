@@ -21,6 +21,7 @@ from monoglot.data.features import CachingPreparer, FeatureCache
 from monoglot.data.rowfile import RowFile
 from monoglot.errors import InputError
 from monoglot.modalities.base import Grid
+from monoglot.model.config import ModelConfig
 from monoglot.model.features import features, open_cache
 from monoglot.model.place import WordConnector
 from monoglot.model.unified import UnifiedModel
@@ -44,19 +45,25 @@ def begin_connectors(recipe: Recipe, model: UnifiedModel, tokenizer: Tokenizer, 
         InputError: a file has no row with such media and an answer, all rows have one answer, or a row cannot be read (no quarantine here).
     """
     model.eval()
-    preparer = CachingPreparer(tokenizer, model.config)
-    preparer.cache = cache = open_cache(model, recipe.feature_cache.gigabytes, recipe.feature_cache.folder)
+    as_read = CachingPreparer(tokenizer, model.config)
+    as_read.cache = cache = open_cache(model, recipe.feature_cache.gigabytes, recipe.feature_cache.folder)
     for page in recipe.connectors:
         table = model.source.pooled if page.pooled else model.source.connectors
-        for name in (page.modality, *page.also) if page.pooled else ():
+        for name in (page.modality, *page.also):
+            if name not in model.source.connectors:
+                wrong = f"this model has no {name}"
+                raise InputError.at("recipe", "connectors", wrong, f"it has {', '.join(model.source.connectors)}")
             if name not in table:
                 wrong = f"this model has no pooled token of {name}"
                 raise InputError.at("recipe", "connectors", wrong, "give the modality `pooled: first`")
+        preparer, kept = as_read, cache
+        if not page.pooled and (whole := _with_cells(model.config, page.modality)) is not None:
+            preparer, kept = CachingPreparer(tokenizer, whole), None
         x, answers = [], []
         for source in page.data:
             rows = RowFile(Path(recipe.data_folder) / source.data, limit=source.limit)
             samples = [rows[index] for index in range(len(rows))]
-            found = region_features(model, preparer, samples, page.modality, cache, what=source.data, quiet=quiet)
+            found = region_features(model, preparer, samples, page.modality, kept, what=source.data, quiet=quiet)
             if not found:
                 wrong = f"no row has {page.modality} and an answer"
                 raise InputError.at(rows.path, "connectors", wrong, "give rows with both")
@@ -81,6 +88,15 @@ def begin_connectors(recipe: Recipe, model: UnifiedModel, tokenizer: Tokenizer, 
             connector.load_state_dict(weights)
     if cache is not None:
         cache.close()
+
+
+def _with_cells(c: ModelConfig, modality: str) -> ModelConfig | None:
+    """The settings under which a modality's cells can be seen, if pooled tokens stand in their place until a later stage; else None."""
+    settings = c.modalities[modality]
+    if getattr(settings, "pooled", "none") != "alone":
+        return None
+    shown = settings.model_copy(update={"pooled": "none"})
+    return c.model_copy(update={"modalities": c.modalities | {modality: shown}})
 
 
 def region_features(
