@@ -38,6 +38,7 @@ HELD_OUT = (
     Set("emoji names, Japanese", JA, NOTO, lang="ja"),
     Set("what kind of thing", "emoji/kinds", NOTO),
     Set("is this a ...?", "emoji/yesno", NOTO),
+    Set("is this a ...?, or any other thing", "emoji/yesno_far", NOTO),
     Set("find the only sticker", "emoji/grounding_one", NOTO),
     Set("find the sticker", "emoji/grounding", NOTO),
     Set("what is in the box", "emoji/region_caption", NOTO),

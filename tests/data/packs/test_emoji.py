@@ -135,7 +135,7 @@ def pack(world):
 
 
 def test_every_subset_is_there_and_every_row_is_whole(pack, world):
-    single = ["names_en", "names_ja", "kinds", "yesno"]
+    single = ["names_en", "names_ja", "kinds", "yesno", "yesno_far"]
     subsets = [*single, "grounding", "grounding_one", "region_caption", "counting", "leftright", "captions", "matching"]
     kept_out = {f"{subset}_kept_out.test" for subset in ("names_en", "names_ja", "choose_en", "choose_ja")}
     assert set(pack) == {f"{subset}.{split}" for subset in subsets for split in ("train", "test")} | kept_out
@@ -214,8 +214,9 @@ def test_concepts_are_joined_and_read_back(pack, world):
         read_concepts(world)
 
 
-def test_yes_and_no_are_balanced_and_true(pack):
-    rows = pack["yesno.train"]
+@pytest.mark.parametrize("subset", ["yesno", "yesno_far"])
+def test_yes_and_no_are_balanced_and_true(pack, subset):
+    rows = pack[f"{subset}.train"]
     assert len(set(Counter(row["target"] for row in rows).values())) == 1
     name_of = {t[0].lower().replace("-fe0f", ""): t[1] for t in THINGS}
     for row in rows:

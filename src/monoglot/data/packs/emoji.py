@@ -43,7 +43,7 @@ CHOICES = 10
 
 
 def single_rows(writer: PackWriter, concepts: Sequence[Concept]) -> None:
-    """names_en, names_ja, kinds, yesno; and names_*_sharealike, the pictures of OpenMoji."""
+    """names_en, names_ja, kinds, yesno, yesno_far (the other thing is any other); and names_*_sharealike, the pictures of OpenMoji."""
     askable = [concept for concept in concepts if concept.name not in NOT_THINGS]
     related: dict[str, list[Concept]] = defaultdict(list)
     for concept in askable:
@@ -83,6 +83,10 @@ def single_rows(writer: PackWriter, concepts: Sequence[Concept]) -> None:
             row("yesno", "vqa", is_this(concept.name), ["yes"], part="yes", choices=["yes", "no"])
             if other is not None:
                 row("yesno", "vqa", is_this(other.name), ["no"], part="no", choices=["yes", "no"], asked=other.hexcode)
+            far = pick_other(concept, askable, stream(writer.seed, "emoji", "yesno_far", style, concept.hexcode))
+            row("yesno_far", "vqa", is_this(concept.name), ["yes"], part="yes", choices=["yes", "no"])
+            if far is not None:
+                row("yesno_far", "vqa", is_this(far.name), ["no"], part="no", choices=["yes", "no"], asked=far.hexcode)
 
 
 def kept_out_rows(writer: PackWriter, concepts: Sequence[Concept]) -> None:
