@@ -196,5 +196,5 @@ def test_one_answer_fits_nothing(recipe, tmp_path):
         begin_connectors(page, model, tokenizer, quiet=True)
     assert str(error.value) == "recipe: connectors: all rows have the answer 'red'; give rows with several answers"
     page = recipe(connectors=[{"modality": "audio", "data": [{"data": "red.jsonl"}]}])
-    with pytest.raises(InputError, match="^recipe: connectors: this model has no audio; it has image"):
+    with pytest.raises(InputError, match=r"^recipe: connectors: this model has no audio; it has image"):
         begin_connectors(page, model, tokenizer, quiet=True)

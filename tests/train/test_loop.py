@@ -337,7 +337,7 @@ def test_parts_of_a_step_are_the_whole(recipe, losses, tmp_path, monkeypatch):
     assert_alike([as_is, losses(recipe(steps=4, model_changes=CALM, rows_at_once=2), tmp_path / "two")])
     assert max(sizes) == 2
     assert sum(sizes) >= 20
-    monkeypatch.setattr(steps, "similar_lengths", lambda lengths: [[i] for i in range(len(lengths))])
+    monkeypatch.setattr(steps, "similar_lengths", lambda lengths, shapes: [[i] for i in range(len(lengths))])
     assert_alike([as_is, losses(recipe(steps=4, model_changes=CALM), tmp_path / "b")])
 
 
@@ -535,32 +535,41 @@ def test_a_checkpoint_from_before_a_field_came(recipe, losses, tmp_path):
     assert losses(page, tmp_path / "run", resume=True) == whole[2:]
 
 
-def test_similar_lengths():
-    """Each row is there once; no way of cutting between rows of different lengths is cheaper; what costs nothing is padded to even lengths alone."""
-    assert similar_lengths([]) == []
-    assert similar_lengths([(0, 0), (0, 0)]) == [[0, 1]]
+@pytest.mark.parametrize("part", [0, 5, 40, 1000])
+@pytest.mark.parametrize(("rows", "tokens"), [(1, 1), (8, 4)])
+def test_similar_lengths(part, rows, tokens):
+    """Each row is there once; no way of cutting between rows of different lengths is cheaper; where parts cost nothing, next to nothing is padded."""
+    shapes = steps.Shapes(part, rows, tokens)
+    assert similar_lengths([], shapes) == []
+    assert similar_lengths([(0, 0), (0, 0)], shapes) == [[0, 1]]
     rng = np.random.default_rng(0)
-    for a_part in (0, 5, 40, 1000):
-        sizes = [(int(source), int(target)) for source, target in rng.integers(1, 25, (9, 2))]
+    sizes = [(int(source), int(target)) for source, target in rng.integers(1, 25, (9, 2))]
 
-        def cost(groups, a_part=a_part, sizes=sizes):
-            padded = (
-                len(group) * sum(-(-max(sizes[i][k] for i in group) // 4) * 4 for k in (0, 1)) for group in groups
-            )
-            return sum(padded) + sum(a_part * (1 + (len(group) % 8 > 0)) for group in groups)
+    def cost(groups):
+        longest = ([max(sizes[i][side] for i in group) for side in (0, 1)] for group in groups)
+        padded = (len(group) * sum(-(-of // tokens) * tokens for of in two) for group, two in zip(groups, longest))
+        return sum(padded) + sum(part * (1 + (len(group) % rows > 0)) for group in groups)
 
-        groups = similar_lengths(sizes, a_part)
-        order = [index for group in groups for index in group]
-        assert sorted(order) == list(range(9))
-        cuts = (
-            [order[first:end] for first, end in zip((0, *at), (*at, 9))]
-            for count in range(9)
-            for at in itertools.combinations(range(1, 9), count)
-        )
-        assert cost(groups) == min(map(cost, cuts))
-        if not a_part:
-            assert cost(groups) == cost([[i] for i in range(9)])
-        if a_part == 1000:
-            assert len(groups) == 1
-    alike = similar_lengths([(12, 4)] * 20 + [(500, 4)] * 3, 100)
-    assert [len(group) for group in alike] == [20, 3]
+    groups = similar_lengths(sizes, shapes)
+    order = [index for group in groups for index in group]
+    assert sorted(order) == list(range(9))
+    cuts = (
+        [order[first:end] for first, end in zip((0, *at), (*at, 9))]
+        for count in range(9)
+        for at in itertools.combinations(range(1, 9), count)
+    )
+    assert cost(groups) == min(map(cost, cuts))
+    if not part:
+        assert cost(groups) == cost([[i] for i in range(9)])
+
+
+def test_rows_of_one_length_are_parted_where_shapes_come_again():
+    sizes = [(12, 4)] * 20 + [(500, 4)] * 3
+    assert [len(group) for group in similar_lengths(sizes, steps.Shapes(100, 1, 1))] == [20, 3]
+    assert [len(group) for group in similar_lengths(sizes, steps.Shapes(10, 8, 4))] in ([16, 4, 3], [20, 3])
+
+
+def test_padding_to_even_lengths_changes_no_loss(recipe, losses, tmp_path, monkeypatch):
+    as_is = losses(recipe(steps=3, model_changes=CALM), tmp_path / "a")
+    monkeypatch.setattr("monoglot.train.stages.IN_FLOAT32", steps.Shapes(50, 8, 4))
+    assert_alike([as_is, losses(recipe(steps=3, model_changes=CALM), tmp_path / "b")])

@@ -14,7 +14,7 @@ from monoglot.decode.predict import Predictor
 from monoglot.errors import InputError
 from monoglot.nouns import Sample
 from monoglot.train.recipe import Recipe
-from monoglot.train.steps import DataSet, Reader, lengths, together
+from monoglot.train.steps import DataSet, Reader
 from monoglot.train.trainee import Trainee
 
 _ROWS_AT_ONCE = 32
@@ -40,8 +40,7 @@ class Look:
         trainee.eval()
         found = {}
         for name, examples in self.examples.items():
-            most = self.recipe.rows_at_once or _ROWS_AT_ONCE
-            parts = together([lengths(example) for example in examples], most, self.recipe.tokens_at_once)
+            parts = self.reader.together(examples, _ROWS_AT_ONCE)
             losses = [trainee(self.reader.part([examples[i] for i in part], [0] * len(part)), None) for part in parts]
             found[name] = float(torch.cat(losses).mean())
         return found

@@ -26,7 +26,7 @@ from monoglot.train.recipe import Recipe
 from monoglot.train.run import Stand, kept_features, peak_memory, precision
 from monoglot.train.stages import Plan, StageRun, facts_of, make_plans
 from monoglot.train.start import changed_model, start_model
-from monoglot.train.steps import Step, lengths, together
+from monoglot.train.steps import Step, lengths
 
 _SAMPLED = 64  # rows of each data set among which the longest are looked for
 _TIMED = 3  # typical steps that are timed
@@ -199,7 +199,7 @@ def _hardest(recipe: Recipe, stage: StageRun, console: Console) -> Step:
         longest = [found[place % len(found)] for place in range(math.ceil(quota))] if found else []
         examples += longest
         sources += [index] * len(longest)
-    parts = together([lengths(example) for example in examples], recipe.rows_at_once, recipe.tokens_at_once)
+    parts = stage.reader.together(examples)
     made = [stage.reader.part([examples[i] for i in some], [sources[i] for i in some]) for some in parts]
     return Step(stage.first, made, len(examples))
 

@@ -29,7 +29,7 @@ from monoglot.train.distributed import World, spread
 from monoglot.train.losses import Objective
 from monoglot.train.optim import build_optimizer
 from monoglot.train.recipe import Recipe, Stage
-from monoglot.train.steps import AHEAD, DataSet, Reader, most_bad
+from monoglot.train.steps import AHEAD, IN_BFLOAT16, IN_FLOAT32, DataSet, Reader, most_bad
 from monoglot.train.trainee import Trainee
 from monoglot.train.words import ActiveWords
 
@@ -180,7 +180,8 @@ class StageRun:
         self.ending = Ending(plan.steps, page.tokens, *watched)
         preparer = CachingPreparer(tokenizer, model.config)
         preparer.cache = cache
-        self.reader = Reader(recipe, plan.data, self.mixture, preparer, world)
+        shapes = IN_BFLOAT16 if in_bfloat16 else IN_FLOAT32
+        self.reader = Reader(recipe, plan.data, self.mixture, preparer, world, shapes)
 
     @property
     def end(self) -> int | None:

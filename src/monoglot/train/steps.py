@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -44,12 +44,23 @@ from monoglot.train.recipe import Recipe, Source
 AHEAD = 32
 """Steps that may be read before the one that is computed; quotas only change beyond them, so that the rows of a step never depend on how it is read."""
 _READY = 3  # steps that the thread keeps ready
-PART_TOKENS = 500
-"""What a part costs beside its tokens, in tokens: bringing nano's weights to bfloat16 and adding up their gradients (docs/log.md)."""
-EVEN_ROWS, EVEN_TOKENS = 8, 4
-"""Parts have a multiple of so many rows where that is cheap, and of so many tokens a row: a processor compiles matrix products for each shape it meets,
-which takes longer than to compute them (docs/log.md)."""
 _PROBED = 8  # rows of each data set among which a good one is looked for
+
+
+class Shapes(NamedTuple):
+    """By what the rows of a step are cut into parts; as measured with nano (docs/log.md)."""
+
+    part: int
+    """What a part costs beside its tokens, in tokens: reading the weights, adding up their gradients."""
+    rows: int
+    """A part has a multiple of so many rows, or costs `part` once more."""
+    tokens: int
+    """Rows are padded to a multiple of so many tokens."""
+
+
+IN_FLOAT32 = Shapes(100, 1, 1)
+IN_BFLOAT16 = Shapes(500, 8, 4)
+"""A processor compiles a product in bfloat16 for each shape that it meets, which takes longer than to compute it: the same shapes are to come again."""
 
 
 @dataclass
@@ -226,10 +237,20 @@ class Reader:
     Args:
         data: its data sets, in the order of the mixture.
         world: which share of each step is read here.
+        shapes: by what a step is cut into parts.
     """
 
-    def __init__(self, recipe: Recipe, data: list[DataSet], mixture: Mixture, preparer: CachingPreparer, world: World):
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: list[DataSet],
+        mixture: Mixture,
+        preparer: CachingPreparer,
+        world: World,
+        shapes: Shapes = IN_FLOAT32,
+    ):
         self.recipe, self.data, self.mixture, self.preparer, self.world = recipe, data, mixture, preparer, world
+        self.shapes = shapes
 
     def ahead(self, first: int, end: int | None) -> Iterator[Step]:
         """Steps from `first` on in order, read a little ahead of the loop: by a thread, or by the recipe's `workers` processes."""
@@ -291,10 +312,14 @@ class Reader:
                 sources.append(draw.source)
             except InputError as error:
                 bad.append((self.data[draw.source].where(draw.row), str(error)))
-        most = self.recipe.rows_at_once, self.recipe.tokens_at_once
-        groups = together([lengths(example) for example in examples], *most)
+        groups = self.together(examples)
         parts = [self._part([examples[i] for i in some], [sources[i] for i in some]) for some in groups]
         return Step(index, parts, len(mine), bad, None if parts else self._spare())
+
+    def together(self, examples: list[Example], most_rows: int | None = None) -> list[list[int]]:
+        """Which examples are computed together: no more than `most_rows` unless the recipe says how many."""
+        most = self.recipe.rows_at_once or most_rows, self.recipe.tokens_at_once
+        return together([lengths(example) for example in examples], *most, self.shapes)
 
     def _spare(self) -> Part | None:
         """The first good row of all; None if there is none, or only this process."""
@@ -351,7 +376,7 @@ class Reader:
         """Examples, collated."""
         allowed = allowed_words(examples, self.preparer.tokenizer) if self.recipe.loss.constrain else None
         samples = [example.sample for example in examples]
-        batch = even(self.preparer.collate(examples), self.preparer.settings.target_positions)
+        batch = even(self.preparer.collate(examples), self.shapes.tokens, self.preparer.settings.target_positions)
         return Part(batch, torch.tensor(sources), samples, allowed)
 
 
@@ -398,7 +423,10 @@ def lengths(example: Example) -> tuple[int, int]:
 
 
 def together(
-    sizes: list[tuple[int, int]], most_rows: int | None = None, most_tokens: int | None = None
+    sizes: list[tuple[int, int]],
+    most_rows: int | None = None,
+    most_tokens: int | None = None,
+    shapes: Shapes = IN_FLOAT32,
 ) -> list[list[int]]:
     """Which rows are computed together: of similar length, and no more than the recipe allows.
 
@@ -406,12 +434,12 @@ def together(
         sizes: (source, target) tokens of each row.
         most_tokens: of a part, padding included; a row that is longer is alone.
 
-    >>> together([(10, 2), (2000, 2), (11, 2), (1900, 2)])
+    >>> together([(10, 2), (200, 2), (11, 2), (190, 2)])
     [[0, 2], [3, 1]]
     >>> together([(10, 2), (10, 2), (10, 2)], most_tokens=24)
     [[0, 1], [2]]
     """
-    groups = similar_lengths(sizes)
+    groups = similar_lengths(sizes, shapes)
     parts: list[list[int]] = []
     for group in groups:
         parts.append([])
@@ -425,19 +453,16 @@ def together(
     return parts
 
 
-def similar_lengths(sizes: list[tuple[int, int]], a_part: int = PART_TOKENS) -> list[list[int]]:
+def similar_lengths(sizes: list[tuple[int, int]], shapes: Shapes = IN_FLOAT32) -> list[list[int]]:
     """Indices in groups of similar (source, target) lengths that are the cheapest to compute, padding included.
 
-    Args:
-        sizes: (source, target) tokens of each row.
-        a_part: what a group costs beside its tokens, in tokens, and once more if its rows are no multiple of EVEN_ROWS.
-
-    >>> similar_lengths([(12, 4), (200, 4), (12, 4), (188, 4)], a_part=10)
+    >>> similar_lengths([(10, 2), (200, 2), (11, 2), (190, 2)])
     [[0, 2], [3, 1]]
     """
     order = sorted(range(len(sizes)), key=lambda i: (sum(sizes[i]), sizes[i]))
-    ends = [n for n in range(1, len(order)) if n % EVEN_ROWS == 0 or sizes[order[n]] != sizes[order[n - 1]]]
-    cuts = [0, *ends, len(order)] if order else [0]
+    in_rows = set(range(shapes.rows, len(order), shapes.rows)) if shapes.rows > 1 else set()
+    in_rows |= {n for n in range(1, len(order)) if sizes[order[n]] != sizes[order[n - 1]]}
+    cuts = [0, *sorted(in_rows), len(order)] if order else [0]
     # best[n]: (cost, where the last group begins, as a cut) of the rows before cut n.
     best: list[tuple[int, int]] = [(0, 0)]
     for end in range(1, len(cuts)):
@@ -447,8 +472,9 @@ def similar_lengths(sizes: list[tuple[int, int]], a_part: int = PART_TOKENS) -> 
             for i in order[cuts[first] : cuts[first + 1]]:
                 source, target = max(source, sizes[i][0]), max(target, sizes[i][1])
             count = cuts[end] - cuts[first]
-            beside = a_part * (1 + (count % EVEN_ROWS > 0))
-            choices.append((best[first][0] + beside + count * (_even(source) + _even(target)), first))
+            padded = count * (_multiple(source, shapes.tokens) + _multiple(target, shapes.tokens))
+            beside = shapes.part * (1 + (count % shapes.rows > 0))
+            choices.append((best[first][0] + beside + padded, first))
         best.append(min(choices))
     groups: list[list[int]] = []
     end = len(cuts) - 1
@@ -459,11 +485,11 @@ def similar_lengths(sizes: list[tuple[int, int]], a_part: int = PART_TOKENS) -> 
     return groups[::-1]
 
 
-def even(batch: Batch, longest_target: int) -> Batch:
-    """The same rows, padded to an even number of tokens (EVEN_TOKENS): shapes that come again are compiled once."""
-    source = _even(batch.source_ids.shape[1]) - batch.source_ids.shape[1]
+def even(batch: Batch, tokens: int, longest_target: int) -> Batch:
+    """The same rows, source and target padded to a multiple of so many tokens."""
+    source = _multiple(batch.source_ids.shape[1], tokens) - batch.source_ids.shape[1]
     written = batch.target_in.shape[1]
-    target = max(0, min(_even(written), longest_target) - written)
+    target = max(0, min(_multiple(written, tokens), longest_target) - written)
     more = {
         "source_ids": source,
         "source_valid": source,
@@ -478,8 +504,8 @@ def even(batch: Batch, longest_target: int) -> Batch:
     return replace(batch, **padded)
 
 
-def _even(tokens: int) -> int:
-    return -(-tokens // EVEN_TOKENS) * EVEN_TOKENS
+def _multiple(count: int, of: int) -> int:
+    return -(-count // of) * of
 
 
 @lru_cache(maxsize=64)
