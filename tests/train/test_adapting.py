@@ -32,7 +32,7 @@ WATCHED = {
     "plateau": {"scores": ["v"], "patience": 90, "best": True},
 }
 """A rate so high that the last weights are not the best."""
-WILD = {"lr": 1.0, "warmup": 0, "schedule": "constant"}
+WILD = {"lr": 0.5, "warmup": 0, "schedule": "constant"}
 
 
 @pytest.fixture
@@ -195,11 +195,16 @@ def held_out_loss(recipe: Recipe, weights: dict[str, torch.Tensor], tmp_path) ->
 
 @pytest.mark.parametrize("changes", [{}, {"ema": 0.1}, {"lora": {"rank": 2}, "adapter": True, "optimizer": WILD}])
 def test_a_stage_ends_with_its_best_look(texts, tmp_path, finished, changes):
-    recipe = Recipe.model_validate(texts(**(WATCHED | changes)))
-    folder = train(recipe, tmp_path / "run", quiet=True)
-    looks = [line["held_out"]["v"] for line in metrics(tmp_path / "run", "held_out")]
-    assert len(looks) == 8
-    assert min(looks) < looks[-1] - 0.01, "otherwise the last is as good as the best"
+    for seed in range(6):  # until a run's last weights are not its best, which is a matter of luck
+        recipe = Recipe.model_validate(texts(**(WATCHED | changes | {"seed": seed})))
+        finished.clear()
+        folder = train(recipe, tmp_path / f"run{seed}", quiet=True)
+        looks = [line["held_out"]["v"] for line in metrics(tmp_path / f"run{seed}", "held_out")]
+        assert len(looks) == 8
+        if min(looks) < looks[-1] - 0.01:
+            break
+    else:
+        pytest.fail("the last is as good as the best, whatever the seed")
     assert held_out_loss(recipe, finished[0], tmp_path) == pytest.approx(min(looks), abs=2e-6)
     assert load_model(folder)
 
