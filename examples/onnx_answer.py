@@ -64,8 +64,7 @@ def answer(folder: Path, path: str, task: str, text: str, choices: list[str], la
     wanted = {one.name: one for one in source.get_inputs()}
     for name in wanted.keys() - given.keys():  # media that do not occur have no tokens
         given[name] = np.zeros((0, *wanted[name].shape[1:]), np.float32 if name.endswith("_features") else np.int64)
-    told = source.run(None, {name: given[name] for name in wanted})
-    read = {one.name: array for one, array in zip(source.get_outputs(), told)}
+    read = dict(zip((one.name for one in source.get_outputs()), source.run(None, {k: given[k] for k in wanted})))
 
     # an adapter's head, if it knows the choices: pooled features -> its likeliest class among them
     head = None if number is None else spec["answers"][number]["head"]
@@ -77,8 +76,7 @@ def answer(folder: Path, path: str, task: str, text: str, choices: list[str], la
         return max(choices, key=lambda choice: chances[head["classes"].index(choice)])
 
     # token by token: the likeliest of those that may follow
-    memory = {f"memory_{name}": array for name, array in read.items()}
-    memory |= {"memory_valid": given["valid"], "code_rows": np.zeros(1, bool)}
+    memory = {f"memory_{k}": v for k, v in {**read, "valid": given["valid"]}.items()} | {"code_rows": np.zeros(1, bool)}
     paths, inputs = [[*encode(f" {choice}"), end] for choice in choices], {one.name for one in step.get_inputs()}
     longest = max(map(len, paths)) - 1 if paths else spec["tasks"][task]["max_length"]
     free = [one for one in range(tokens["mask"]) if one not in (tokens["pad"], end)]

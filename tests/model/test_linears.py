@@ -236,6 +236,7 @@ def test_models_say_the_same(precision, most, model, batch, monkeypatch):
     assert y.dtype == torch.float32
     error = (y - plain)[batch.target_valid].norm() / plain[batch.target_valid].norm()
     assert error < most
+    assert error > 0 or precision == "float32", "what is rounded differs; float32 may be computed in the same order"
     assert packed.words.weight is model.words.weight
     assert model.projection is None
     assert not any(isinstance(part, Packed) for part in model.modules())
