@@ -9,6 +9,7 @@
 
 `reference` is the recipe itself, shortened in the same way: the others are compared with it, not with the longer run that ships.
 A dedicated model has the same parts and trains on one data set: on as many of its rows as the whole drew, but in no fewer than FEWEST steps.
+They all begin with the same model, runs/ablations/start, so that connectors are fitted once.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ import yaml
 
 from monoglot.errors import InputError
 from monoglot.files import write_text
-from monoglot.train.recipe import Stage, merged, read_recipe
+from monoglot.store import save_model
+from monoglot.train.connectors import begin_connectors
+from monoglot.train.recipe import Recipe, Stage, merged, read_recipe
+from monoglot.train.start import start_model
 
 Page = dict[str, Any]
 
@@ -62,10 +66,16 @@ def shortened(page: Page, share: float) -> Page:
     """The page with a share of its steps, in every stage; a plateau no longer ends one."""
     page = copy(page)
     for stage in (page, *page.get("stages", ())):
-        if "steps" in stage:
-            stage["steps"] = max(1, round(share * stage["steps"]))
+        stretch(stage, share)
         stage.pop("plateau", None)
     return page
+
+
+def stretch(stage: Page, share: float) -> None:
+    """As many times the steps, in place; the rate falls as before."""
+    for key in ("steps", "schedule_steps"):
+        if key in stage:
+            stage[key] = max(1, round(share * stage[key]))
 
 
 def copy(page: Page) -> Page:
@@ -130,7 +140,8 @@ def keeping(page: Page, keep: Callable[[Page], bool]) -> Page:
         found["stages"] = [stage for stage in found["stages"] if stage.get("mixture") or found.get("mixture")]
         rest = steps(found) if found["stages"] else 0
         for stage in found["stages"]:
-            stage["steps"] = round((stage.get("steps") or page["steps"]) * total / rest)
+            stage.setdefault("steps", page.get("steps"))
+            stretch(stage, total / rest)
     found["validation"] = [held for held in found.get("validation", ()) if keep(held)]
     if not any(stage.get("mixture") for stage in (found, *found.get("stages", ()))):
         raise InputError("the recipe has none of these data sets")
@@ -173,6 +184,21 @@ def dedicated(page: Page, name: str) -> Page:
     found["mixture"] = [{k: v for k, v in sources[name].items() if k != "weight"} | {"quota": ALONE}]
     found = changed(found, stages)
     return found | {"steps": max(FEWEST, round(rows / ALONE)), "validation": []}
+
+
+def write_start(page: Page, folder: Path) -> None:
+    """The model that a dedicated page begins with, its connectors fitted; what is there already stays."""
+    if not (folder / "model.safetensors").exists():
+        recipe = Recipe.model_validate(page)
+        model, tokenizer, lineage = start_model(recipe)
+        begin_connectors(recipe, model, tokenizer)
+        save_model(folder, model, tokenizer, lineage=lineage)
+
+
+def starting(page: Page, folder: Path) -> Page:
+    """The page, begun with the model of `write_start`."""
+    made = {"model", "model_changes", "connectors"}
+    return {key: value for key, value in page.items() if key not in made} | {"start": folder.as_posix()}
 
 
 def _quota(page: Page, stage: Page, name: str) -> float:
@@ -222,6 +248,9 @@ def main() -> None:
         if isinstance(page, str):
             print(f"left out: {page}")
             continue
+        if name.startswith("dedicated"):
+            write_start(page, arguments.out / "start")
+            page = starting(page, arguments.out / "start")
         path = arguments.out / f"{name}.yaml"
         write_text(path, yaml.safe_dump(page, sort_keys=False, allow_unicode=True))
         read_recipe(path)  # a page that cannot be run is told here

@@ -502,6 +502,8 @@ def test_length_in_passes(recipe, losses, tmp_path):
     assert rates[0] == pytest.approx(0.02 * (6 - 5) / (6 - 1))
     assert rates[1] == pytest.approx(0.02 * (27 - 5) / (27 - 2))
     assert "epochs: 2" in (tmp_path / "run" / "recipe.yaml").read_text()
+    losses(recipe(steps=6, schedule_steps=27), tmp_path / "in_steps")
+    assert metrics(tmp_path / "in_steps", "lr")[-1]["lr"] == rates[1]
 
 
 def test_a_model_under_other_settings(start):

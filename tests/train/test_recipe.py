@@ -125,6 +125,8 @@ HELD_OUT = {"name": "names", "data": "names.jsonl"}
         ({"steps": None}, "length: give either steps, epochs or tokens"),
         ({"schedule_epochs": 3}, "schedule_epochs: needs `epochs`, and to be no less than that"),
         ({"steps": None, "epochs": 3, "schedule_epochs": 2}, "schedule_epochs: needs `epochs`, and to be no less"),
+        ({"steps": 3, "schedule_steps": 2}, "schedule_steps: needs `steps`, and to be no less than that"),
+        ({"steps": None, "epochs": 3, "schedule_steps": 9}, "schedule_steps: needs `steps`"),
         ({"model": {"width": 64, "heads": 2}}, "model: some/model has its own settings; say under `model_changes`"),
         (
             {"start": "cold", "model": {"width": 64, "heads": 2}, "model_changes": {"dropout": 0}},

@@ -233,6 +233,9 @@ class Stage(_Page):
     schedule_epochs: int | None = Field(
         None, ge=1, description="The learning rate falls as if the stage were this long; leave out for its own length."
     )
+    schedule_steps: int | None = Field(
+        None, ge=1, description="The same in steps: the next stage goes on at that rate."
+    )
     freeze: tuple[str, ...] = Field(
         ("words", "encoders"), description="Parameters whose name starts so are not trained."
     )
@@ -265,6 +268,8 @@ class Stage(_Page):
             return "length", "give either steps, epochs or tokens"
         if self.schedule_epochs is not None and self.schedule_epochs < (self.epochs or self.schedule_epochs + 1):
             return "schedule_epochs", "needs `epochs`, and to be no less than that"
+        if self.schedule_steps is not None and self.schedule_steps < (self.steps or self.schedule_steps + 1):
+            return "schedule_steps", "needs `steps`, and to be no less than that"
         if self.plateau is not None and self.steps is None:
             return "plateau", "needs `steps`: the most that the stage may take"
         if self.max_repeats is not None and self.tokens is not None:
@@ -441,6 +446,7 @@ class Recipe(Stage):
 
 
 _LENGTHS = ("steps", "epochs", "tokens")
+_SCHEDULES = ("schedule_epochs", "schedule_steps")
 _OWN = ("name", "model_changes", "replay")
 """What a stage does not take over from its page: the page's `model_changes` are made once, before the first stage."""
 _LISTS = ("mixture", "validation", "stages", "connectors")
@@ -451,7 +457,7 @@ def _inherit(page: dict[str, Any], stage: Any) -> Any:
     if not isinstance(stage, dict):
         return stage
     if any(stage.get(length) is not None for length in _LENGTHS):
-        page = {key: value for key, value in page.items() if key not in (*_LENGTHS, "schedule_epochs")}
+        page = {key: value for key, value in page.items() if key not in (*_LENGTHS, *_SCHEDULES)}
     return merged(page, stage)
 
 

@@ -120,7 +120,7 @@ def _quotas(page: Stage, data: list[DataSet]) -> list[float]:
 def run_length(page: Stage, rows: int, quota: float) -> tuple[int | None, int | None]:
     """Steps of a stage, and steps after which its learning rate is at its end, when its first data set has so many rows and this quota."""
     if page.epochs is None:
-        return page.steps, page.steps
+        return page.steps, page.schedule_steps or page.steps
     return math.ceil(page.epochs * rows / quota), math.ceil((page.schedule_epochs or page.epochs) * rows / quota)
 
 

@@ -64,7 +64,7 @@ def build(writer: PackWriter) -> None:
                 "lang": "en",
                 "licence": rows[number].meta.get("licence", ""),
             }
-            writer.add("sentences", split, row | {"voice": voice.name, "speed": voice.speed, "pitch": voice.pitch})
+            writer.add("sentences", split, row | voice.fields)
     writer.notice(f"Speech by espeak-ng {program.version}", "GPL-3+ for the program, not for what it says", "")
     writer.notice("Sentences", "see the NOTICE.md of the pack `docstrings`", "Each row says its sentence's licence.")
 

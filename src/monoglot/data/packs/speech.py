@@ -45,6 +45,11 @@ class Voice:
     speed: int
     pitch: int
 
+    @property
+    def fields(self) -> dict[str, str | int]:
+        """What a row says of it."""
+        return {"voice": self.name, "speed": self.speed, "pitch": self.pitch}
+
 
 def draw_voice(split: str, chance: np.random.Generator) -> Voice:
     """A voice of a split at a random speed and pitch."""

@@ -61,7 +61,7 @@ def add_names(writer: PackWriter, studio: Studio, concepts: Sequence[Concept]) -
             audio, voice = studio.record(concept, take)
             row = {"id": f"spoken_names/{split}/{concept.hexcode}/{take}", "task": "transcribe", "audio": audio}
             row |= {"text": "", "target": concept.name, "concept": concept.hexcode, "licence": "MIT"}
-            writer.add("spoken_names", split, row | {"voice": voice.name, "speed": voice.speed, "pitch": voice.pitch})
+            writer.add("spoken_names", split, row | voice.fields)
 
 
 def add_pairs(writer: PackWriter, studio: Studio, concepts: Sequence[Concept]) -> None:
