@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 from small import tiny_model, tiny_tokenizer
@@ -17,6 +18,7 @@ from monoglot.decode.predict import Predictor
 from monoglot.errors import InputError
 from monoglot.evaluate import baselines
 from monoglot.nouns import Prediction
+from monoglot.store import load_model, save_model
 from monoglot.train.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
@@ -326,6 +328,32 @@ def test_a_page_of_one_stage_has_the_model_that_the_last_stage_leaves(nano):
         assert made[name]["connectors"] == fitted
         Recipe.model_validate(made[name])
     assert made["reference"]["model"] == page["model"]
+
+
+def test_dedicated_pages_begin_with_one_model_that_is_written_once(nano, tmp_path):
+    model = tiny_model(encoders=True, modalities={"image": {"size": 64}})
+    save_model(tmp_path / "parent", model, tiny_tokenizer())
+    page = yaml.safe_load(CURRICULUM) | {"start": (tmp_path / "parent").as_posix()}
+    page["stages"][1]["model_changes"] = {"modalities": {"image": {"size": 96}}}
+    made, folder = nano.ablations.dedicated(page, "names"), tmp_path / "start"
+    nano.ablations.write_start(made, folder)
+    began, _ = load_model(folder)
+    assert began.config.modalities["image"].size == 96
+    assert all(torch.equal(began.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
+    written = (folder / "model.safetensors").stat().st_mtime_ns
+    nano.ablations.write_start(made, folder)
+    assert (folder / "model.safetensors").stat().st_mtime_ns == written
+    page = nano.ablations.starting(made, folder)
+    assert Recipe.model_validate(page).start == folder.as_posix()
+    assert not {"model_changes", "connectors", "model"} & set(page)
+
+
+def test_a_shortened_stage_lets_its_rate_fall_as_far(nano):
+    page = yaml.safe_load(CURRICULUM)
+    page["stages"][0]["schedule_steps"] = 150
+    made = nano.ablations.pages(page, 0.2)
+    assert [made["reference"]["stages"][0][key] for key in ("steps", "schedule_steps")] == [20, 30]
+    assert made["single_modality"]["stages"][0]["schedule_steps"] == 30
 
 
 def test_an_ablation_that_would_change_nothing_says_so(nano):
