@@ -15,6 +15,7 @@ They all begin with the same model, runs/ablations/start, so that connectors are
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -186,19 +187,28 @@ def dedicated(page: Page, name: str) -> Page:
     return found | {"steps": max(FEWEST, round(rows / ALONE)), "validation": []}
 
 
+MADE = ("start", "seed", "model", "model_changes", "connectors")
+"""What of a page the model follows from that it begins with."""
+
+
 def write_start(page: Page, folder: Path) -> None:
-    """The model that a dedicated page begins with, its connectors fitted; what is there already stays."""
-    if not (folder / "model.safetensors").exists():
-        recipe = Recipe.model_validate(page)
-        model, tokenizer, lineage = start_model(recipe)
-        begin_connectors(recipe, model, tokenizer)
-        save_model(folder, model, tokenizer, lineage=lineage)
+    """The model that a dedicated page begins with, its connectors fitted; not again if it is there and of the same page."""
+    made = {key: page[key] for key in MADE if key in page}
+    told = folder / "lineage.json"  # before the weights, so both are looked for
+    if (folder / "model.safetensors").exists() and json.loads(told.read_text(encoding="utf-8")).get("recipe") == made:
+        return
+    recipe = Recipe.model_validate(page)
+    model, tokenizer, lineage = start_model(recipe)
+    begin_connectors(recipe, model, tokenizer)
+    (folder / "model.safetensors").unlink(missing_ok=True)  # weights never stand beside another page
+    save_model(folder, model, tokenizer, lineage=lineage | {"recipe": made})
 
 
 def starting(page: Page, folder: Path) -> Page:
     """The page, begun with the model of `write_start`."""
-    made = {"model", "model_changes", "connectors"}
-    return {key: value for key, value in page.items() if key not in made} | {"start": folder.as_posix()}
+    return {key: value for key, value in page.items() if key not in MADE or key == "seed"} | {
+        "start": folder.as_posix()
+    }
 
 
 def _quota(page: Page, stage: Page, name: str) -> float:

@@ -343,6 +343,8 @@ def test_dedicated_pages_begin_with_one_model_that_is_written_once(nano, tmp_pat
     written = (folder / "model.safetensors").stat().st_mtime_ns
     nano.ablations.write_start(made, folder)
     assert (folder / "model.safetensors").stat().st_mtime_ns == written
+    nano.ablations.write_start(made | {"model_changes": {"dropout": 0.3}}, folder)
+    assert load_model(folder)[0].config.dropout == 0.3, "another page, another start"
     page = nano.ablations.starting(made, folder)
     assert Recipe.model_validate(page).start == folder.as_posix()
     assert not {"model_changes", "connectors", "model"} & set(page)
