@@ -122,10 +122,15 @@ def changed(page: Page, stages: Sequence[Page]) -> Page:
 
 
 def no_balance(page: Page) -> Page:
-    """Every data set counts, and is drawn, as the page says at the start."""
+    """As if all data sets were one file: each is drawn in proportion to its rows, whatever share the page gives it, and none counts more."""
     found = copy(page)
     for stage in (found, *found.get("stages", ())):
         stage.pop("balance", None)
+        quotas = [source.pop("quota", None) for source in stage.get("mixture", ())]
+        if quotas and all(quotas):
+            stage |= {"rows": round(sum(quotas), 4), "temperature": 1.0}
+        elif any(quotas):
+            raise InputError("no_balance: some data sets of a stage have a quota and some do not; give all of them one")
     if found == page:
         raise InputError("no_balance: the recipe balances nothing, so nothing would change")
     return found

@@ -288,6 +288,11 @@ def test_ablations_keep_the_budget_and_take_one_thing_away(nano):
     assert flat == {"names": 1.25, "drums": 0.25, "direction": 2.25}  # weights times the shares of the steps
     assert made["no_curriculum"]["optimizer"] == {"lr": 1.0e-4}
     assert "balance" not in made["no_balance"]
+    quotas = {"mixture": [{"name": "names", "quota": 3}, {"name": "drums", "quota": 0.5}]}
+    assert nano.ablations.no_balance(quotas) == {"mixture": [{"name": "names"}, {"name": "drums"}]} | {
+        "rows": 3.5,
+        "temperature": 1.0,  # in proportion to the rows
+    }
     assert [s["name"] for stage in made["single_modality"]["stages"] for s in stage["mixture"]] == ["names", "names"]
     assert nano.ablations.cold({"name": "nano", "model": {}}) == {"name": "nano", "model": {}, "start": "cold"}
     (only,) = made["dedicated_drums"]["mixture"]
