@@ -9,7 +9,7 @@
 
 `reference` is the recipe itself, shortened in the same way: the others are compared with it, not with the longer run that ships.
 A dedicated model has the same parts and trains on one data set: on as many of its rows as the whole drew, but in no fewer than FEWEST steps.
-They all begin with the same model, runs/ablations/start, so that connectors are fitted once.
+All but `cold` begin with the same model, runs/ablations/start, so that connectors are fitted once.
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ MADE = ("start", "seed", "model", "model_changes", "connectors")
 
 
 def write_start(page: Page, folder: Path) -> None:
-    """The model that a dedicated page begins with, its connectors fitted; not again if it is there and of the same page."""
+    """The model that a page begins with, its connectors fitted; not again if it is there and of the same page."""
     made = {key: page[key] for key in MADE if key in page}
     told = folder / "lineage.json"  # before the weights, so both are looked for
     if (folder / "model.safetensors").exists() and json.loads(told.read_text(encoding="utf-8")).get("recipe") == made:
@@ -238,14 +238,15 @@ ABLATIONS: dict[str, Callable[[Page], Page]] = {
 }
 
 
-def pages(page: Page, share: float, names: Sequence[str] = ()) -> dict[str, Page | str]:
-    """{name: page}, or why there is none; a dedicated model for each of `names`."""
+def pages(page: Page, share: float, names: Sequence[str] = (), start: Path | None = None) -> dict[str, Page | str]:
+    """{name: page}, or why there is none; a dedicated model for each of `names`; with `start` all but `cold` begin with that model."""
     short = shortened(page, share)
+    begun = starting(short, start) if start else short
     makers = ABLATIONS | {f"dedicated_{name}": (lambda p, n=name: dedicated(p, n)) for name in names}
     found: dict[str, Page | str] = {}
     for name, make in makers.items():
         try:
-            found[name] = make(short) | {"name": name}
+            found[name] = make(short if name == "cold" else begun) | {"name": name}
         except InputError as nothing:
             found[name] = str(nothing)
     return found
@@ -259,13 +260,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/ablations"))
     arguments = parser.parse_args()
     runs = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in arguments.recipes]
-    for name, page in pages(joined(runs), arguments.share, arguments.dedicated).items():
+    whole, start = joined(runs), arguments.out / "start"
+    write_start(whole, start)
+    for name, page in pages(whole, arguments.share, arguments.dedicated, start).items():
         if isinstance(page, str):
             print(f"left out: {page}")
             continue
-        if name.startswith("dedicated"):
-            write_start(page, arguments.out / "start")
-            page = starting(page, arguments.out / "start")
         path = arguments.out / f"{name}.yaml"
         write_text(path, yaml.safe_dump(page, sort_keys=False, allow_unicode=True))
         read_recipe(path)  # a page that cannot be run is told here

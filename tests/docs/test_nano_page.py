@@ -333,9 +333,15 @@ def test_a_page_of_one_stage_has_the_model_that_the_last_stage_leaves(nano):
         assert made[name]["connectors"] == fitted
         Recipe.model_validate(made[name])
     assert made["reference"]["model"] == page["model"]
+    begun = nano.ablations.pages(page, 1.0, ["names"], Path("start"))
+    for name in ("no_curriculum", "dedicated_names"):
+        assert begun[name]["start"] == "start"
+        assert begun[name]["model_changes"] == page["stages"][1]["model_changes"]
+        assert not {"model", "connectors"} & set(begun[name])
+    assert begun["cold"]["connectors"] == fitted, "other words, so other connectors"
 
 
-def test_dedicated_pages_begin_with_one_model_that_is_written_once(nano, tmp_path):
+def test_pages_begin_with_one_model_that_is_written_once(nano, tmp_path):
     model = tiny_model(encoders=True, modalities={"image": {"size": 64}})
     save_model(tmp_path / "parent", model, tiny_tokenizer())
     page = yaml.safe_load(CURRICULUM) | {"start": (tmp_path / "parent").as_posix()}
