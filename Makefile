@@ -30,7 +30,8 @@ packs: $(VENV)/.packs
 nano: packs
 	$(BIN)/monoglot train recipes/nano_1_names.yaml --out runs/nano_1
 	$(BIN)/monoglot train recipes/nano_2_all.yaml --out runs/nano_2
-	$(BIN)/monoglot train recipes/nano_3_sentences.yaml --out runs/nano
+	$(BIN)/monoglot train recipes/nano_3_sentences.yaml --out runs/nano_3
+	$(BIN)/monoglot train recipes/nano_4_places.yaml --out runs/nano
 
 nano-scores: packs
 	$(BIN)/monoglot data build lineart stamps gcompris photos speakers --out packs

@@ -31,6 +31,8 @@ def run(arguments: argparse.Namespace) -> None:
     out = arguments.results / f"{arguments.name}.json"
     folder = model_folder(arguments.model)
     weights = sha256_of(folder / "model.safetensors")
+    told = folder / "lineage.json"
+    trained = json.loads(told.read_text(encoding="utf-8")).get("run", {}) if told.exists() else {}
     kept: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
     sets = kept.get("sets", {})
     predictor = nearest = None
@@ -63,6 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
             "threads": torch.get_num_threads(),
             "limit": arguments.limit,
             "weights": weights,
+            "steps": trained.get("steps"),
             "sets": sets,
         }
         write_json(out, kept)

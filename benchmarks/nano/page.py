@@ -199,21 +199,40 @@ def rival_section(name: str, a: Records, b: Records) -> str:
 
 
 def ablation_section(rivals: dict[str, dict[str, Any]]) -> str:
-    """The recipe without a part, against the recipe, both of the same number of steps: averages over tasks, in points."""
+    """The recipe without a part, against the recipe, both of the same number of steps: averages over tasks, and task by task, in points."""
     reference: Records = rivals.get(REFERENCE, {}).get("sets", {})
-    rows = []
+    rows, measured = [], {}
     for name, label in ABLATIONS.items():
         found = against(reference, rivals[name]["sets"]) if name in rivals and reference else None
         if found:
             lines, (ours, theirs, low, high) = found
             ahead = sum(x > y for _, x, y in lines)
             change = f"{theirs - ours:+.1f} ({-high:+.1f} to {-low:+.1f})"
+            measured[label] = lines
             rows.append((label, str(len(lines)), f"{ours:.1f}", f"{theirs:.1f}", change, f"{ahead} of {len(lines)}"))
     if not rows:
         return ""
-    heads = ("without", "sets", "recipe", "without it", "difference, 95%", "sets where the recipe is ahead")
-    told = "The recipe without a part, against the recipe, both of the same number of steps; averages over tasks, in points."
-    return f"### Ablations\n\n{told}\n\n{table(heads, rows)}"
+    heads = ("ablation", "sets", "recipe", "without it", "difference, 95%", "sets where the recipe is ahead")
+    steps = rivals[REFERENCE].get("steps")
+    told = (
+        f"The recipe without a part, against the recipe, both of {f'{steps} steps' if steps else 'the same number of steps'}, "
+        "a fraction of what the bundled model had; one seed; averages over tasks, in points."
+    )
+    return f"### Ablations\n\n{told}\n\n{table(heads, rows)}\n\n{task_table(reference, measured)}"
+
+
+def task_table(reference: Records, measured: dict[str, list[tuple[str, float, float]]]) -> str:
+    """Points of each task: the recipe's, and what each ablation has more or less on the sets that it was asked."""
+    tasks = list(dict.fromkeys(reference[s.stem]["task"] for s in SETS if s.stem in reference))
+    rows = []
+    for task in tasks:
+        own = [points(r["value"], r["higher_is_better"]) for r in reference.values() if r["task"] == task]
+        cells = [f"{np.mean(own):.1f}"]
+        for lines in measured.values():
+            gaps = [theirs - ours for stem, ours, theirs in lines if reference[stem]["task"] == task]
+            cells.append(f"{np.mean(gaps):+.1f}" if gaps else "")
+        rows.append((task, *cells))
+    return table(("task", "recipe", *(label.split(":")[0] for label in measured)), rows)
 
 
 # Calibration ---------------------------------------------------------------------------------------------------------

@@ -258,6 +258,31 @@ def test_a_run_goes_on_where_it_was_and_measures_another_model_anew(nano, packs,
 
 # Ablations -----------------------------------------------------------------------------------------------------------
 
+
+def test_ablations_stand_beside_the_recipe_on_the_sets_that_both_were_asked(nano):
+    def record(value: float, task: str = "name") -> dict:
+        terms = [[float(n < value * 20), 1.0] for n in range(20)]
+        return {
+            "task": task,
+            "metric": "accuracy",
+            "higher_is_better": True,
+            "value": value,
+            "drawn": "x",
+            "terms": terms,
+            "groups": list(range(20)),
+        }
+
+    recipe = {"emoji/names_en": record(0.5), "emoji/names_ja": record(0.3), "emoji/kinds": record(0.8, "vqa")}
+    without = {"emoji/names_en": record(0.25), "emoji/kinds": record(0.9, "vqa")}
+    rivals = {"reference": {"sets": recipe, "steps": 393}, "no_curriculum": {"sets": without}}
+    section = nano.page.ablation_section(rivals)
+    assert "both of 393 steps" in section
+    assert re.search(r"no curriculum.* \| 2 \| 65\.0 \| 57\.5 \| -7\.5 ", section)
+    assert "| name | 40.0 | -25.0 |" in section  # the recipe on all that it was asked, the difference on what both were
+    assert "| vqa | 80.0 | +10.0 |" in section
+    assert nano.page.ablation_section({"no_curriculum": {"sets": without}}) == ""
+
+
 CURRICULUM = """
 name: nano
 start: nano
