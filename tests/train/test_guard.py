@@ -93,6 +93,15 @@ def test_no_spikes_before_a_usual_norm_is_known_or_when_nobody_looks(run):
     assert events(run("off", spike=[25], guard={"spike": 0}), "skipped") == []
 
 
+def test_each_stage_has_its_own_usual_norm(run):
+    stages = {"stages": [{"name": "one", "steps": 25}, {"name": "two", "steps": 25}]}
+    begun = range(25, 36)  # the second stage's gradients are large from its first step on
+    assert events(run("stages", spike=begun, steps=None, **stages), "skipped") == []
+    assert [line["step"] for line in events(run("one", spike=begun, steps=36), "skipped")][:8] == list(range(25, 33))
+    late = run("late", spike=[24, 49], steps=None, **stages)
+    assert [line["step"] for line in events(late, "skipped")] == [24, 49]
+
+
 def test_back_to_the_last_good_state_and_on_with_other_rows(run, tmp_path):
     folder = run(nan=[6, 7, 8], guard={"patience": 3}, steps=12, **OFTEN)
     assert [line["step"] for line in events(folder, "skipped")] == [6, 7, 8]

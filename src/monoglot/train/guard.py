@@ -48,6 +48,10 @@ class Watch:
         self.usual += max(_FADE, 1 / self.seen) * (math.log(max(norm, 1e-12)) - self.usual)
         return ""
 
+    def begin_stage(self) -> None:
+        """Other data and other tokens have other norms: what is usual is learned anew."""
+        self.usual, self.seen, self.in_a_row = 0.0, 0, 0
+
     @property
     def gives_up(self) -> bool:
         """True if so many steps in a row went wrong that the weights must be bad."""

@@ -354,6 +354,7 @@ class Run:
             if self._in_shares and (model := self._put_together(keep=True)) is not None:
                 self.model = model
             self._change_model(self.stand.stage)
+            self.watch.begin_stage()
             self._begin_stage()
             self._tell_stage()
         self.save()
