@@ -29,7 +29,7 @@ POOLED = {
         "first": {"image": {"pooled": "first"}},
         "alone": {"image": {"pooled": "alone"}},
         "words": {
-            "image": {"pooled": "first", "pooled_words": 5, "words": 3},
+            "image": {"pooled": "first", "pooled_words": 5, "pooled_sharpness": 3.0, "words": 3},
             "audio": {"pooled": "first", "pooled_words": 4},
         },
     }.items()

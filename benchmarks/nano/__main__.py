@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.nano.measure import Neighbours, measure, missing
 from benchmarks.nano.page import number, write
-from benchmarks.nano.sets import SETS
+from benchmarks.nano.sets import SETS, WHOLE
 from monoglot import __version__
 from monoglot.decode.predict import load
 from monoglot.files import sha256_of, write_json
@@ -48,7 +48,8 @@ def run(arguments: argparse.Namespace) -> None:
             continue
         if predictor is None:
             predictor = load(arguments.model, precision="float32")
-            nearest = None if arguments.name != "nano" or arguments.no_baselines else Neighbours(predictor)
+            plain = arguments.name in ("nano", WHOLE) and not arguments.no_baselines
+            nearest = Neighbours(predictor) if plain else None
         record = measure(predictor, asked, arguments.packs, limit=arguments.limit, nearest=nearest)
         if record is None:
             print(f"left out: {asked.label}: the model does not read it")

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.nano.sets import ABLATIONS, HELD_OUT, OUTSIDE, PARTS, REFERENCE, RIVALS, SETS, Set
+from benchmarks.nano.sets import ABLATIONS, HELD_OUT, OUTSIDE, PARTS, REFERENCE, RIVALS, SETS, WHOLE, Set
 from monoglot.evaluate.intervals import sum_by_group
 from monoglot.evaluate.metrics import METRICS
 from monoglot.files import atomic_path, write_text
@@ -115,15 +115,16 @@ def set_table(sets: Sequence[Set], records: Records, dedicated: Records) -> str:
     return table(heads, rows)
 
 
-def language_table(records: Records) -> str:
+def language_table(*measured: Records) -> str:
     """Sets that are there in English and in Japanese, on the same pictures."""
     rows = []
-    for s in SETS:
+    for records, s in ((records, s) for records in measured for s in SETS):
         twin = re.sub(r"(?<=_)en(?=_|$)", "ja", s.stem) if "_en" in s.stem else f"{s.stem}_ja"
         if s.lang == "en" and s.stem in records and twin in records:
-            cells = (f"{number(r['value'], r['metric'])} ({span(r)})" for r in (records[s.stem], records[twin]))
-            rows.append((s.label, str(records[s.stem]["rows"]), *cells))
-    return table(("set", "n", "English", "Japanese"), rows)
+            english, japanese = records[s.stem], records[twin]
+            cells = (f"{number(r['value'], r['metric'])} ({span(r)})" for r in (english, japanese))
+            rows.append((s.label.removesuffix(", English"), counted(english), *cells, plain_cell(english)))
+    return table(("set", "n", "English", "Japanese", "plain baselines, English"), rows)
 
 
 # Against other models ------------------------------------------------------------------------------------------------
@@ -457,7 +458,7 @@ def page(kept: dict[str, Any], rivals: dict[str, dict[str, Any]], packs: Path, d
     """docs/nano.md. `kept` is results/nano/nano.json, `rivals` the other files by their names."""
     records: Records = with_parts(kept["sets"], rivals.get(PARTS, {}).get("sets", {}))
     dedicated: Records = rivals.get("dedicated", {}).get("sets", {})
-    order = [*RIVALS, *sorted(set(rivals) - {*RIVALS, *ABLATIONS, REFERENCE, PARTS})]
+    order = [*RIVALS, *sorted(set(rivals) - {*RIVALS, *ABLATIONS, REFERENCE, PARTS, WHOLE})]
     sections = [rival_section(name, records, rivals[name]["sets"]) for name in order if name in rivals]
     sections.append(ablation_section(rivals))
     tasks = {r["task"] for r in records.values()}
@@ -493,7 +494,7 @@ def page(kept: dict[str, Any], rivals: dict[str, dict[str, Any]], packs: Path, d
         "by the same frozen features.",
         set_table(OUTSIDE, records, dedicated),
         "## Per language",
-        language_table(records),
+        language_table(rivals.get(WHOLE, {}).get("sets", {}), records),
         "## Calibration",
         "Is an answer of confidence 0.8 right in 80%? Rows with choices, and names asked for freely.",
         calibration(records, docs / "nano_calibration.png"),

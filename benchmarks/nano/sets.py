@@ -110,6 +110,8 @@ RIVALS = {"dedicated": "dedicated models", "quick": "quick model"}
 """results/nano/<key>.json -> what the page calls it, in the page's order; other names stand as they are."""
 PARTS = "parts"
 """What the parts say before anything is learned (parts.py); shown among the plain baselines."""
+WHOLE = "whole"
+"""nano on every row of the sets of names, where `nano` has the rows that all are compared on; shown per language."""
 REFERENCE = "reference"
 """The recipe of nano, shortened as the ablations are: what they are compared with."""
 ABLATIONS = {

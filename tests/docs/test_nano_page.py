@@ -144,7 +144,8 @@ def written(nano, tmp_path_factory):
     }
     weaker = {stem: record(r["task"], [False] * r["rows"]) for stem, r in records.items()}
     rivals = {name: {"sets": weaker} for name in ("quick", "dedicated", "cold")} | {"reference": {"sets": records}}
-    nano.page.write(kept, rivals, tmp_path, tmp_path)
+    names = {stem: records[stem] | {"rows": 100} for stem in ("emoji/names_en", "emoji/names_ja")}
+    nano.page.write(kept, rivals | {"whole": {"sets": names}}, tmp_path, tmp_path)
     return tmp_path, records
 
 
@@ -155,7 +156,10 @@ def test_every_number_of_a_record_is_on_the_page(nano, written):
         "| emoji names, English | name | noto drawing style | 8 of 100 | exact_match | **75.0%** | 65.0% to 85.0% |"
         in text
     )
-    assert "| emoji names, English | 8 | 75.0% (65.0% to 85.0%) | 75.0% (65.0% to 85.0%) |" in text  # both languages
+    both = "75.0% (65.0% to 85.0%) | 75.0% (65.0% to 85.0%) | chance 25.0% |"
+    assert f"| emoji names | 8 of 100 | {both}" in text
+    assert f"| emoji names | 100 | {both}" in text  # all rows: not a rival of its own
+    assert "### Whole" not in text
     assert "nano is ahead in 3 of 4 sets" in text
     assert re.search(r"\| cold start[^|]*\| 4 \|", text)
     assert text.index("**picture and text match**") < text.index("**emoji names, Japanese**")  # the worst come first

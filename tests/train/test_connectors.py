@@ -84,6 +84,20 @@ def test_a_mixture_is_as_sure_as_the_linear_discriminants():
     torch.testing.assert_close(mixture(x.double()), ours @ words)
 
 
+def test_a_sharper_mixture_is_that_of_the_same_answer_several_times(hands):
+    """Sharpness 3 is three independent looks that all say the same: probabilities to the third power, brought to sum 1."""
+    x, labels, words, _ = hands
+    few = torch.arange(len(x)) < 5 * CLASSES
+    state = mixture_of_words(x[few], labels[few], words, width=WIDTH)
+    plain, sharp = (WordConnector(CHANNELS, WIDTH, CLASSES, sharpness).double() for sharpness in (1.0, 3.0))
+    for connector in (plain, sharp):
+        connector.load_state_dict(state)
+    likely = plain.scores(plain.axes(x[~few])).softmax(1)
+    cubes = likely**3 / (likely**3).sum(1, keepdim=True)
+    assert cubes.max(1).values.mean() > likely.max(1).values.mean() + 0.1
+    torch.testing.assert_close(sharp(x[~few]), cubes @ words)
+
+
 def test_a_mixture_of_few_rows_is_less_sure(hands):
     """Thirty rows in twenty channels lie close to their own means, new ones do not: nobody may be as sure as theory says."""
     x, labels, words, _ = hands

@@ -93,6 +93,11 @@ class AudioConfig(BaseModel):
         0, ge=0, description="Answers whose words a token is a mixture of, beside a linear map; 0: that map alone."
     )
     pooled_words: int = Field(0, ge=0, description="The same of the pooled token.")
+    pooled_sharpness: float = Field(
+        1.0,
+        gt=0,
+        description="With `pooled_words`: the likelihoods of that mixture to this power, brought to sum 1; above 1 it is surer.",
+    )
     published: bool = Field(
         False,
         description=f"{PUBLISHED} Sounds: taken as if they had this rate, a random part of longer ones.",
@@ -107,6 +112,8 @@ class AudioConfig(BaseModel):
     def _pooled_has_a_place(self) -> AudioConfig:
         if self.pooled_words and self.pooled == "none":
             raise ValueError("pooled_words: needs a pooled token; give `pooled: first`")
+        if self.pooled_sharpness != 1 and not self.pooled_words:
+            raise ValueError("pooled_sharpness: needs `pooled_words`")
         return self
 
     @model_validator(mode="after")

@@ -80,6 +80,11 @@ class ImageConfig(BaseModel):
         0, ge=0, description="Answers whose words a token is a mixture of, beside a linear map; 0: that map alone."
     )
     pooled_words: int = Field(0, ge=0, description="The same of the pooled token.")
+    pooled_sharpness: float = Field(
+        1.0,
+        gt=0,
+        description="With `pooled_words`: the likelihoods of that mixture to this power, brought to sum 1; above 1 it is surer.",
+    )
     published: bool = Field(
         False,
         description=f"{PUBLISHED} Pictures: no EXIF orientation, colours under transparency, see `sampled_tokens`.",
@@ -99,6 +104,8 @@ class ImageConfig(BaseModel):
             raise ValueError("pooled: needs positions, and not `published`, which has no such token")
         if self.pooled_words and self.pooled == "none":
             raise ValueError("pooled_words: needs a pooled token; give `pooled: first`")
+        if self.pooled_sharpness != 1 and not self.pooled_words:
+            raise ValueError("pooled_sharpness: needs `pooled_words`")
         return self
 
 

@@ -63,21 +63,24 @@ class WordConnector(nn.Module):
     """A medium said in words: features float[N, C] -> float[N, D], a mixture of the words of K answers by how likely each is, and a linear map beside it.
 
     A recipe's `connectors` fit it and let the linear map begin at 0 (train/connectors.py); else all of it begins at random.
+    `sharpness` above 1 makes the likely likelier.
     """
 
-    def __init__(self, channels: int, width: int, answers: int):
+    def __init__(self, channels: int, width: int, answers: int, sharpness: float = 1.0):
         super().__init__()
+        self.sharpness = sharpness
         self.linear = nn.Linear(channels, width)
         self.axes = nn.Linear(channels, width)
         self.scores = nn.Linear(width, answers)
         self.words = nn.Linear(answers, width, bias=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.linear(features) + self.words(self.scores(self.axes(features)).softmax(-1))
+        scores = self.scores(self.axes(features))
+        return self.linear(features) + self.words((self.sharpness * scores).softmax(-1))
 
 
-def _connector(channels: int, width: int, answers: int) -> nn.Module:
-    return WordConnector(channels, width, answers) if answers else nn.Linear(channels, width)
+def _connector(channels: int, width: int, answers: int, sharpness: float = 1.0) -> nn.Module:
+    return WordConnector(channels, width, answers, sharpness) if answers else nn.Linear(channels, width)
 
 
 class SourcePlace(nn.Module):
@@ -98,7 +101,9 @@ class SourcePlace(nn.Module):
         )
         self.pooled = nn.ModuleDict(
             {
-                name: _connector(encoder.channels, c.width, c.modalities[name].pooled_words)
+                name: _connector(
+                    encoder.channels, c.width, c.modalities[name].pooled_words, c.modalities[name].pooled_sharpness
+                )
                 for name, encoder in encoders.items()
                 if getattr(c.modalities[name], "pooled", "none") != "none"
             }
