@@ -63,7 +63,7 @@ class WordConnector(nn.Module):
     """A medium said in words: features float[N, C] -> float[N, D], a mixture of the words of K answers by how likely each is, and a linear map beside it.
 
     A recipe's `connectors` fit it and let the linear map begin at 0 (train/connectors.py); else all of it begins at random.
-    `sharpness` above 1 makes the likely likelier.
+    `sharpness`, the inverse of a temperature (Guo et al. 2017, arXiv 1706.04599), makes the likely likelier above 1.
     """
 
     def __init__(self, channels: int, width: int, answers: int, sharpness: float = 1.0):
