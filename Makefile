@@ -31,10 +31,12 @@ nano: packs
 	$(BIN)/monoglot train recipes/nano_1_names.yaml --out runs/nano_1
 	$(BIN)/monoglot train recipes/nano_2_all.yaml --out runs/nano_2
 	$(BIN)/monoglot train recipes/nano_3_sentences.yaml --out runs/nano_3
-	$(BIN)/monoglot train recipes/nano_4_places.yaml --out runs/nano
+	$(BIN)/monoglot train recipes/nano_4_places.yaml --out runs/nano_4
+	$(BIN)/monoglot train recipes/nano_5_sure.yaml --out runs/nano
 
 nano-scores: packs
 	$(BIN)/monoglot data build lineart stamps gcompris photos speakers --out packs
+	$(BIN)/python -m benchmarks.nano --limit 0 --only emoji/names_en emoji/names_ja --as whole
 	$(BIN)/python -m benchmarks.nano
 
 $(VENV)/bin/python:

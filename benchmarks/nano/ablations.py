@@ -3,7 +3,7 @@
     recipes, one after the other, or one with stages -> one page with stages
     -> reference, no_curriculum, no_balance, single_modality, cold, dedicated_<set> -> runs/ablations/*.yaml
 
-    python -m benchmarks.nano.ablations recipes/nano_[123]_*.yaml --share 0.2 --dedicated names_en drums
+    python -m benchmarks.nano.ablations recipes/nano_[1-5]_*.yaml --share 0.2 --dedicated names_en drums
     monoglot train runs/ablations/reference.yaml --out runs/reference
     python -m benchmarks.nano --model runs/reference/model --as reference
 
