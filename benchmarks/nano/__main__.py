@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> None:
     folder = model_folder(arguments.model)
     weights = sha256_of(folder / "model.safetensors")
     told = folder / "lineage.json"
-    trained = json.loads(told.read_text(encoding="utf-8")).get("run", {}) if told.exists() else {}
+    lineage = json.loads(told.read_text(encoding="utf-8")) if told.exists() else {}
     kept: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
     sets = kept.get("sets", {})
     predictor = nearest = None
@@ -66,7 +66,8 @@ def run(arguments: argparse.Namespace) -> None:
             "threads": torch.get_num_threads(),
             "limit": arguments.limit,
             "weights": weights,
-            "steps": trained.get("steps"),
+            "steps": lineage.get("run", {}).get("steps"),
+            "stages": len(lineage.get("recipe", {}).get("stages", ())),
             "sets": sets,
         }
         write_json(out, kept)

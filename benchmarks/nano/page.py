@@ -214,9 +214,10 @@ def ablation_section(rivals: dict[str, dict[str, Any]]) -> str:
     if not rows:
         return ""
     heads = ("ablation", "sets", "recipe", "without it", "difference, 95%", "sets where the recipe is ahead")
-    steps = rivals[REFERENCE].get("steps")
+    steps, stages = (rivals[REFERENCE].get(key) for key in ("steps", "stages"))
     told = (
-        f"The recipe without a part, against the recipe, both of {f'{steps} steps' if steps else 'the same number of steps'}, "
+        f"The recipe{f' in {stages} stages' if stages else ''} without a part, against the recipe, "
+        f"both of {f'{steps} steps' if steps else 'the same number of steps'}, "
         "a fraction of what the bundled model had; one seed; averages over tasks, in points."
     )
     return f"### Ablations\n\n{told}\n\n{table(heads, rows)}\n\n{task_table(reference, measured)}"
@@ -461,6 +462,7 @@ def page(kept: dict[str, Any], rivals: dict[str, dict[str, Any]], packs: Path, d
     order = [*RIVALS, *sorted(set(rivals) - {*RIVALS, *ABLATIONS, REFERENCE, PARTS, WHOLE})]
     sections = [rival_section(name, records, rivals[name]["sets"]) for name in order if name in rivals]
     sections.append(ablation_section(rivals))
+    whole = rivals.get(WHOLE, {})
     tasks = {r["task"] for r in records.values()}
     mean = float(
         by_task(
@@ -494,7 +496,7 @@ def page(kept: dict[str, Any], rivals: dict[str, dict[str, Any]], packs: Path, d
         "by the same frozen features.",
         set_table(OUTSIDE, records, dedicated),
         "## Per language",
-        language_table(rivals.get(WHOLE, {}).get("sets", {}), records),
+        language_table(whole["sets"] if whole.get("weights") == kept["weights"] else {}, records),
         "## Calibration",
         "Is an answer of confidence 0.8 right in 80%? Rows with choices, and names asked for freely.",
         calibration(records, docs / "nano_calibration.png"),

@@ -145,7 +145,7 @@ def written(nano, tmp_path_factory):
     weaker = {stem: record(r["task"], [False] * r["rows"]) for stem, r in records.items()}
     rivals = {name: {"sets": weaker} for name in ("quick", "dedicated", "cold")} | {"reference": {"sets": records}}
     names = {stem: records[stem] | {"rows": 100} for stem in ("emoji/names_en", "emoji/names_ja")}
-    nano.page.write(kept, rivals | {"whole": {"sets": names}}, tmp_path, tmp_path)
+    nano.page.write(kept, rivals | {"whole": {"sets": names, "weights": kept["weights"]}}, tmp_path, tmp_path)
     return tmp_path, records
 
 
@@ -164,6 +164,17 @@ def test_every_number_of_a_record_is_on_the_page(nano, written):
     assert re.search(r"\| cold start[^|]*\| 4 \|", text)
     assert text.index("**picture and text match**") < text.index("**emoji names, Japanese**")  # the worst come first
     assert "Not measured: what kind of thing" in text
+
+
+def test_all_rows_of_other_weights_are_not_shown(nano, written):
+    folder, records = written
+    kept = {"sets": records, "limit": 8, "command": "c", "date": "d", "machine": "m", "threads": 1, "torch": "t"}
+    names = {stem: records[stem] | {"rows": 100} for stem in ("emoji/names_en", "emoji/names_ja")}
+    text = nano.page.page(
+        kept | {"weights": "new"}, {"whole": {"sets": names, "weights": "old"}}, folder, folder / "docs"
+    )
+    assert "| emoji names | 8 of 100 |" in text
+    assert "| emoji names | 100 |" not in text
 
 
 def test_the_readme_has_the_same_scores_and_keeps_the_rest(written):
@@ -278,9 +289,9 @@ def test_ablations_stand_beside_the_recipe_on_the_sets_that_both_were_asked(nano
 
     recipe = {"emoji/names_en": record(0.5), "emoji/names_ja": record(0.3), "emoji/kinds": record(0.8, "vqa")}
     without = {"emoji/names_en": record(0.25), "emoji/kinds": record(0.9, "vqa")}
-    rivals = {"reference": {"sets": recipe, "steps": 393}, "no_curriculum": {"sets": without}}
+    rivals = {"reference": {"sets": recipe, "steps": 393, "stages": 4}, "no_curriculum": {"sets": without}}
     section = nano.page.ablation_section(rivals)
-    assert "both of 393 steps" in section
+    assert "The recipe in 4 stages without a part, against the recipe, both of 393 steps" in section
     assert re.search(r"no curriculum.* \| 2 \| 65\.0 \| 57\.5 \| -7\.5 ", section)
     assert "| name | 40.0 | -25.0 |" in section  # the recipe on all that it was asked, the difference on what both were
     assert "| vqa | 80.0 | +10.0 |" in section

@@ -13,7 +13,9 @@ from small import tiny_model, tiny_tokenizer
 from monoglot.data.prepare import Preparer
 from monoglot.data.rowfile import RowFile
 from monoglot.errors import InputError
+from monoglot.modalities.audio import AudioConfig
 from monoglot.modalities.base import Grid
+from monoglot.modalities.image import ImageConfig
 from monoglot.model.place import WordConnector
 from monoglot.train.connectors import begin_connectors, mixture_of_words, share_of_cells, toward_words, word_means
 from monoglot.train.loop import train
@@ -96,6 +98,15 @@ def test_a_sharper_mixture_is_that_of_the_same_answer_several_times(hands):
     cubes = likely**3 / (likely**3).sum(1, keepdim=True)
     assert cubes.max(1).values.mean() > likely.max(1).values.mean() + 0.1
     torch.testing.assert_close(sharp(x[~few]), cubes @ words)
+
+
+@pytest.mark.parametrize("settings", [ImageConfig, AudioConfig])
+def test_sharpness_needs_a_mixture(settings):
+    assert settings(pooled="first", pooled_words=3, pooled_sharpness=2.0).pooled_sharpness == 2.0
+    with pytest.raises(ValueError, match="pooled_sharpness: needs `pooled_words`"):
+        settings(pooled="first", pooled_sharpness=2.0)
+    with pytest.raises(ValueError, match="greater than 0"):
+        settings(pooled="first", pooled_words=3, pooled_sharpness=0)
 
 
 def test_a_mixture_of_few_rows_is_less_sure(hands):
